@@ -1,0 +1,90 @@
+"""A queue of timers: pure data, no clock of its own.
+
+Theory of operation: a binary heap of `(when, sequence, timer)` tuples. Tuples are compared in C,
+and the sequence number, unique, keeps timers of the same instant in the order in which they were
+added and the timers themselves out of the comparison. Cancelling does not touch the heap, as
+finding a timer there is linear: the owner reports it by `note_cancelled()`. Cancelled timers leave
+with those that are due, or all at once when more cancellations have been reported than half of the
+heap. Some of those may be about timers that had left already: the sweep then comes a little early,
+and still each is paid for by half as many cancellations as it looks at timers.
+"""
+
+from heapq import heapify, heappop, heappush
+from typing import Generic, Protocol, TypeVar
+
+
+class Cancellable(Protocol):
+    """What the queue asks of a timer."""
+
+    def cancelled(self) -> bool: ...
+
+
+T = TypeVar("T", bound=Cancellable)
+
+SWEEP_MINIMUM = 64
+"""Fewer cancelled timers than this are not worth a sweep."""
+
+
+class TimerQueue(Generic[T]):
+    """Timers ordered by due time, ties by order of arrival. Not thread-safe."""
+
+    __slots__ = ("_cancelled", "_sequence", "heap")
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[float, int, T]] = []
+        """The one list for the queue's life; cancelled timers that have not left are in it."""
+        self._sequence = 0
+        self._cancelled = 0
+
+    def push(self, when: float, timer: T) -> None:
+        """Add `timer`, due at `when` on the owner's clock.
+
+        Raises TypeError if `when` is no number and ValueError if it is NaN, which has no order.
+        """
+        if not (when > 0 or when <= 0):
+            raise ValueError("a timer cannot be due at NaN")
+        self._sequence += 1
+        heappush(self.heap, (when, self._sequence, timer))
+
+    def note_cancelled(self) -> None:
+        """Tell the queue that a timer that was pushed has been cancelled, or is just being."""
+        self._cancelled += 1
+        if self._cancelled > SWEEP_MINIMUM and self._cancelled * 2 > len(self.heap):
+            self._sweep()
+
+    def _sweep(self) -> None:
+        # `cancelled()` and what goes with a dropped timer may run code that pushes and cancels:
+        # the heap is in order whenever that can happen.
+        entries = self.heap.copy()
+        self.heap.clear()
+        self._cancelled = 0
+        live = [entry for entry in entries if not entry[2].cancelled()]
+        self.heap += live
+        heapify(self.heap)
+
+    def next_due(self) -> float | None:
+        """When the first live timer is due, or None if there is none."""
+        heap = self.heap
+        while heap:
+            first = heap[0]
+            if not first[2].cancelled():
+                return first[0]
+            if heap and heap[0] is first:
+                heappop(heap)
+        return None
+
+    def pop_due(self, now: float) -> list[T]:
+        """Remove and return the timers due before `now`, the earliest first.
+
+        Those that were cancelled are among them, as they may still be until each gets its turn.
+        """
+        heap = self.heap
+        due = []
+        while heap and heap[0][0] < now:
+            due.append(heappop(heap)[2])
+        return due
+
+    def clear(self) -> None:
+        """Drop every timer."""
+        self.heap.clear()
+        self._cancelled = 0

@@ -1,0 +1,1 @@
+"""Event loops: the scheduler, its transports, and everything else that touches the kernel."""

@@ -1,0 +1,66 @@
+"""What `call_soon` and `call_later` return.
+
+These are asyncio's own handle classes with their constructors left out: a handle is made by
+`object.__new__` and a few attribute stores, which costs half of what `Handle.__init__` does.
+A handle is cancelled when its callback is None, so that one load tells the loop all it needs.
+In debug mode the loop makes asyncio's own handles instead, which remember where they came from.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+
+
+class Handle(asyncio.Handle):
+    """A callback waiting in the ready queue. Made by the loop only."""
+
+    __slots__ = ()
+
+    # In place of what the skipped constructor would have stored.
+    _repr = None
+    _source_traceback: Any = None
+
+    _callback: Callable[..., object] | None
+    _args: Any  # a tuple; None once cancelled
+    _context: Context
+    _loop: Any
+
+    @property
+    def _cancelled(self) -> bool:  # type: ignore[override]  # a slot in asyncio, derived here
+        return self._callback is None
+
+    def cancelled(self) -> bool:
+        return self._callback is None
+
+    def cancel(self) -> None:
+        self._callback = None
+        self._args = None
+
+
+class TimerHandle(asyncio.TimerHandle):
+    """A callback waiting for its time. Made by the loop only."""
+
+    __slots__ = ()
+
+    _repr = None
+    _source_traceback: Any = None
+
+    _callback: Callable[..., object] | None
+    _args: Any  # a tuple; None once cancelled
+    _context: Context
+    _loop: Any
+    _when: float
+
+    @property
+    def _cancelled(self) -> bool:  # type: ignore[override]  # a slot in asyncio, derived here
+        return self._callback is None
+
+    def cancelled(self) -> bool:
+        return self._callback is None
+
+    def cancel(self) -> None:
+        if self._callback is not None:
+            self._callback = None
+            self._args = None
+            self._loop._timer_handle_cancelled(self)

@@ -1,0 +1,169 @@
+"""What a loop runs: futures, tasks, executors, asynchronous generators, and their exceptions."""
+
+import asyncio
+import sys
+import time
+import warnings
+from asyncio.base_events import _run_until_complete_cb  # type: ignore[attr-defined]  # see below
+from asyncio.log import logger
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from concurrent.futures import Executor
+from contextvars import Context
+from dataclasses import replace
+from selectors import BaseSelector
+from typing import Any, TypeVar, TypeVarTuple, Unpack
+
+from . import _exception_handler
+from ._async_generators import AsyncGenerators
+from ._executor import DefaultExecutor
+from ._scheduler import Scheduler
+from ._statistics import LoopStatistics
+
+# Looked up once: these two are made all the time.
+_Future = asyncio.Future
+_Task = asyncio.Task
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class Runtime(Scheduler):
+    """The part of a loop that knows of coroutines, and of no socket."""
+
+    def __init__(self, selector: BaseSelector | None = None) -> None:
+        super().__init__(selector)
+        self._task_factory: Any = None
+        self._exception_handler: _exception_handler.Handler | None = None
+        self._executor = DefaultExecutor(self)
+        self._async_generators = AsyncGenerators(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} running={self.is_running()} closed={self.is_closed()} "
+            f"debug={self.get_debug()}>"
+        )
+
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        if not getattr(self, "_closed", True) and not self._forked:
+            _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
+            if not self.is_running():
+                self.close()
+
+    # Life
+
+    def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
+        self._check_closed()
+        self._check_running()
+        is_new = not asyncio.isfuture(future)
+        awaitable: Any = future
+        task: Any = asyncio.ensure_future(awaitable, loop=self)
+        if is_new:
+            task._log_destroy_pending = False  # what follows says more than that warning
+        # asyncio's own callback: libraries, anyio among them, know the root task by it.
+        task.add_done_callback(_run_until_complete_cb)
+        try:
+            self.run_forever()
+        except BaseException:
+            if is_new and task.done() and not task.cancelled():
+                task.exception()  # the caller gets this one, so it was retrieved
+            raise
+        finally:
+            task.remove_done_callback(_run_until_complete_cb)
+        if not task.done():
+            raise RuntimeError("Event loop stopped before Future completed.")
+        return task.result()  # type: ignore[no-any-return]  # the future's own type
+
+    def close(self) -> None:
+        if self.is_running() and not self._forked:
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        if self._debug:
+            logger.debug("Close %r", self)
+        super().close()
+        self._executor.close()
+
+    async def shutdown_asyncgens(self) -> None:
+        await self._async_generators.shutdown()
+
+    def _asyncgen_firstiter_hook(self, agen: Any) -> None:
+        self._async_generators.begun(agen)
+
+    def _asyncgen_finalizer_hook(self, agen: Any) -> None:
+        self._async_generators.abandoned(agen)
+
+    def statistics(self) -> LoopStatistics:
+        """A copy of the loop's figures as they are now. Thread: any."""
+        running = self._statistics.running_seconds
+        if self._started_at is not None:
+            running += time.monotonic() - self._started_at
+        return replace(
+            self._statistics,
+            running_seconds=running,
+            ready=len(self._ready) + len(self._foreign),
+            timers=len(self._timers.heap),
+            watched=self._watchers.count(),
+            gil_enabled=getattr(sys, "_is_gil_enabled", lambda: True)(),
+        )
+
+    # Futures, tasks, executors, exceptions
+
+    def create_future(self) -> "asyncio.Future[Any]":
+        return _Future(loop=self)
+
+    def create_task(
+        self,
+        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        **kwargs: Any,
+    ) -> "asyncio.Task[T]":
+        if self._guarded:
+            self._check_closed()
+        if self._task_factory is None:
+            if not kwargs:  # a call with `**` would cost a dictionary
+                return _Task(coro, loop=self, name=name, context=context)
+            return _Task(coro, loop=self, name=name, context=context, **kwargs)
+        if context is not None:  # factories from before Python 3.11 do not know it
+            kwargs["context"] = context
+        task: asyncio.Task[T] = self._task_factory(self, coro, **kwargs)
+        if name is not None:
+            task.set_name(name)
+        return task
+
+    def set_task_factory(self, factory: Any) -> None:
+        if factory is not None and not callable(factory):
+            raise TypeError("task factory must be a callable or None")
+        self._task_factory = factory
+
+    def get_task_factory(self) -> Any:
+        return self._task_factory
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
+    ) -> "asyncio.Future[T]":
+        self._check_closed()
+        if self._debug:
+            self._check_callback(func, "run_in_executor")
+        return self._executor.run(executor, func, args)
+
+    def set_default_executor(self, executor: Any) -> None:
+        self._executor.set(executor)
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        await self._executor.shutdown(timeout)
+
+    def set_exception_handler(self, handler: Any) -> None:
+        if handler is not None and not callable(handler):
+            raise TypeError(f"A callable object or None is expected, got {handler!r}")
+        self._exception_handler = handler
+
+    def get_exception_handler(self) -> Any:
+        return self._exception_handler
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        _exception_handler.log(context)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        _exception_handler.call(self, self._exception_handler, context)

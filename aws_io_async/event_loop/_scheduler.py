@@ -1,0 +1,513 @@
+"""The heart of the loop: what runs when.
+
+Theory of operation. `_run_turns` repeats one turn until told to stop. In a turn run, in asyncio's
+order, the callbacks that were ready when it began, the watchers of the descriptors that the poller
+reports, and the timers that are due. What they make ready waits for the next turn.
+
+The poll waits until a descriptor is ready, the first timer is due, or another thread wakes us. If
+callbacks are ready already it does not wait, and is left out altogether for up to
+`MAX_TURNS_WITHOUT_POLL` turns in a row: no socket can starve, and a chain of `call_soon`s does not
+pay for a system call a link.
+
+While the loop runs, other threads do not touch the ready queue: `call_soon_threadsafe` appends to
+`_foreign`, a deque, which the next turn takes in. A wake-up is written only while `_polling` is
+set. The loop sets it *before* it looks at its queues for the last time, so whoever queues work
+either is seen by that look or sees the flag; signal handlers, which run between any two bytecodes,
+count as such.
+"""
+
+import asyncio
+import inspect
+import os
+import sys
+import threading
+import time
+import weakref
+from asyncio import events
+from asyncio.constants import DEBUG_STACK_DEPTH
+from asyncio.log import logger
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from selectors import BaseSelector
+from typing import Any, TypeVarTuple, Unpack, cast
+
+from .._timer_queue import TimerQueue
+from ._handles import Handle, TimerHandle
+from ._poller import take_over
+from ._statistics import LoopStatistics
+from ._wakeup import Wakeup
+from ._watchers import Watcher, Watchers
+
+Ts = TypeVarTuple("Ts")
+
+MAX_TURNS_WITHOUT_POLL = 8
+"""How many turns in a row may leave out the poll while callbacks keep coming."""
+
+MAXIMUM_SELECT_TIMEOUT = 24 * 3600.0
+"""Seconds; as in asyncio, epoll and kqueue take no longer ones on some systems."""
+
+READ_BUFFER_SIZE = 64 * 1024
+"""Bytes of the one buffer that all readers of the loop share whose data are used up at once."""
+
+_new_handle = object.__new__
+
+
+class Scheduler(asyncio.AbstractEventLoop):
+    """Ready queue, timers and descriptor watchers of one loop.
+
+    Thread: the one that runs the loop, `call_soon_threadsafe` apart.
+    """
+
+    slow_callback_duration = 0.1
+    """Seconds; in debug mode, callbacks that take longer are logged."""
+
+    def __init__(self, selector: BaseSelector | None = None) -> None:
+        self._closed = False
+        self._debug = _debug_by_default()
+        self._forked = False
+        self._guarded = self._debug  # True sends the scheduling calls through their checks
+        self._stopping = False
+        self._thread_id: int | None = None
+        self._started_at: float | None = None
+        self._clock_resolution = time.get_clock_info("monotonic").resolution
+
+        self._ready: list[Handle] = []
+        self._foreign: deque[Handle] = deque()
+        self._timers: TimerQueue[TimerHandle] = TimerQueue()
+        self._polling = False
+
+        self._watchers = Watchers(take_over(selector))
+        self._transports: weakref.WeakValueDictionary[int, asyncio.BaseTransport] = (
+            weakref.WeakValueDictionary()
+        )
+        self._read_buffer = memoryview(bytearray(READ_BUFFER_SIZE))
+        self._wakeup = Wakeup()
+        self._statistics = LoopStatistics()
+        self._add_reader(self._wakeup.fileno(), self._woken)
+        _loops.add(self)
+
+    # Scheduling callbacks
+
+    def call_soon(
+        self,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
+        if self._guarded:
+            return self._call_soon_guarded(callback, args, context)
+        handle = _new_handle(Handle)
+        handle._callback = callback
+        handle._args = args
+        handle._context = copy_context() if context is None else context
+        handle._loop = self
+        self._ready.append(handle)
+        return handle
+
+    def call_soon_threadsafe(
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
+        if self._guarded:
+            handle = self._make_handle(callback, args, context, "call_soon_threadsafe")
+        else:
+            handle = _new_handle(Handle)
+            handle._callback = callback
+            handle._args = args
+            handle._context = copy_context() if context is None else context
+            handle._loop = self
+        if self._thread_id in (None, threading.get_ident()):  # then one queue keeps the order
+            self._ready.append(handle)
+        else:
+            self._foreign.append(handle)
+        if self._polling:
+            self._wakeup.wake()
+        return handle
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        if delay is None:
+            raise TypeError("delay must not be None: give the seconds to wait")
+        return self._add_timer(time.monotonic() + delay, callback, args, context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        if when is None:
+            raise TypeError("when must not be None: give a time of loop.time()'s clock")
+        return self._add_timer(when, callback, args, context)
+
+    def _add_timer(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: Context | None,
+    ) -> TimerHandle:
+        if self._guarded:
+            timer = self._make_timer(when, callback, args, context)
+        else:
+            timer = _new_handle(TimerHandle)
+            timer._callback = callback
+            timer._args = args
+            timer._context = copy_context() if context is None else context
+            timer._when = when
+            timer._loop = self
+        self._timers.push(when, timer)
+        return timer
+
+    def time(self) -> float:
+        return time.monotonic()
+
+    def _make_handle(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: Context | None,
+        caller: str,
+    ) -> Handle:
+        """asyncio's own handle, which remembers its origin. RuntimeError on a dead loop."""
+        self._check_closed()
+        self._check_callback(callback, caller)
+        return _with_origin(asyncio.Handle(callback, args, self, context))
+
+    def _make_timer(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: Context | None,
+    ) -> TimerHandle:
+        """asyncio's own timer handle, which remembers its origin. RuntimeError on a dead loop."""
+        self._check_closed()
+        self._check_thread()
+        self._check_callback(callback, "call_at")
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        return cast(TimerHandle, _with_origin(timer))
+
+    def _call_soon_guarded(
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
+    ) -> asyncio.Handle:
+        if self._debug:
+            self._check_thread()
+        handle = self._make_handle(callback, args, context, "call_soon")
+        self._ready.append(handle)
+        return handle
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        self._timers.note_cancelled()  # called by the handle
+
+    # Watching descriptors
+
+    def _add_reader(
+        self, fd: int, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> Watcher:
+        """Run `callback(*args)` whenever `fd` is readable, in place of what ran so far."""
+        self._check_closed()
+        return self._watchers.add_reader(fd, callback, args, context)
+
+    def _add_writer(
+        self, fd: int, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> Watcher:
+        """Run `callback(*args)` whenever `fd` is writable, in place of what ran so far."""
+        self._check_closed()
+        return self._watchers.add_writer(fd, callback, args, context)
+
+    def _remove_reader(self, fd: int, only: Watcher | None = None) -> bool:
+        """Stop watching, if it is `only` that watches; says whether there was a watcher to stop."""
+        return self._watchers.remove_reader(fd, only)
+
+    def _remove_writer(self, fd: int, only: Watcher | None = None) -> bool:
+        """Stop watching, if it is `only` that watches; says whether there was a watcher to stop."""
+        return self._watchers.remove_writer(fd, only)
+
+    def _check_no_transport(self, fd: int) -> None:
+        """An fd has one owner: RuntimeError if that is a transport of this loop."""
+        transport = self._transports.get(fd)
+        if transport is not None and not transport.is_closing():
+            raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
+
+    def _free_fd(self, fileobj: Any) -> int:
+        """The fd of what the application wants to watch itself; ValueError if it has none."""
+        fd = fileobj
+        if not isinstance(fd, int):
+            try:
+                fd = int(fileobj.fileno())
+            except (AttributeError, TypeError, ValueError):
+                raise ValueError(f"Invalid file object: {fileobj!r}") from None
+        if fd < 0:
+            raise ValueError(f"Invalid file descriptor: {fd}")
+        self._check_no_transport(fd)
+        return fd
+
+    # Running
+
+    def run_forever(self) -> None:
+        self._check_closed()
+        self._check_running()
+        old_hooks = sys.get_asyncgen_hooks()
+        old_depth = sys.get_coroutine_origin_tracking_depth()
+        self._thread_id = threading.get_ident()
+        self._started_at = time.monotonic()
+        try:
+            self._track_coroutine_origins(self._debug)
+            sys.set_asyncgen_hooks(
+                firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
+            )
+            events._set_running_loop(self)
+            self._run_turns()
+        finally:
+            self._stopping = False
+            self._polling = False
+            self._thread_id = None
+            self._statistics.running_seconds += time.monotonic() - self._started_at
+            self._started_at = None
+            events._set_running_loop(None)
+            sys.set_coroutine_origin_tracking_depth(old_depth)
+            sys.set_asyncgen_hooks(*old_hooks)
+
+    def _asyncgen_firstiter_hook(self, agen: Any) -> None:
+        raise NotImplementedError
+
+    def _asyncgen_finalizer_hook(self, agen: Any) -> None:
+        raise NotImplementedError
+
+    def _run_turns(self) -> None:
+        statistics = self._statistics
+        foreign, timers = self._foreign, self._timers.heap
+        turns_without_poll = MAX_TURNS_WITHOUT_POLL  # the first turn looks at the descriptors
+        while True:
+            statistics.turns += 1
+            if foreign:
+                self._take_foreign()
+            if self._ready and turns_without_poll < MAX_TURNS_WITHOUT_POLL:
+                turns_without_poll += 1
+                batch, self._ready = self._ready, []
+                self._run(batch)
+            else:
+                turns_without_poll = 0
+                events = self._poll()
+                if self._ready:
+                    batch, self._ready = self._ready, []
+                    self._run(batch)
+                self._dispatch(events)
+            if timers:
+                self._run_due_timers()
+            if self._stopping:
+                return
+
+    def _poll(self) -> list[tuple[int, int]]:
+        """Wait for descriptors, no longer than until the next timer or callback."""
+        self._polling = True
+        if self._ready or self._foreign or self._stopping:
+            self._polling = False
+            return self._watchers.poll(0)
+        timeout = None
+        started = time.monotonic()
+        due = self._timers.next_due()
+        if due is not None:
+            timeout = min(max(0.0, due - started), MAXIMUM_SELECT_TIMEOUT)
+        ready = self._watchers.poll(timeout)
+        self._polling = False
+        self._statistics.idle_seconds += time.monotonic() - started
+        return ready
+
+    def _dispatch(self, ready: list[tuple[int, int]]) -> None:
+        """Run the watchers of the descriptors that are ready."""
+        self._statistics.polls += 1
+        self._statistics.events += len(ready)
+        if self._debug:
+            self._watchers.dispatch_timed(ready, self._callback_failed, self._report_if_slow)
+        else:
+            self._watchers.dispatch(ready, self._callback_failed)
+
+    def _take_foreign(self) -> None:
+        foreign = self._foreign
+        while foreign:
+            self._ready.append(foreign.popleft())
+
+    def _run_due_timers(self) -> None:
+        now = time.monotonic()
+        due = self._timers.pop_due(now + self._clock_resolution)
+        if due:
+            self._statistics.note_lag(now - due[0].when())
+            self._run(cast(list[Handle], due))
+
+    def _run(self, batch: list[Handle]) -> None:
+        """Run callbacks, in order. One that raises stops no other."""
+        handle: Any
+        callback: Any
+        args: Any
+        batch.reverse()
+        pop = batch.pop  # not a loop over the list, which would keep alive what has had its turn
+        try:
+            if self._debug:
+                while batch:
+                    self._run_slowly(pop())
+                return
+            while batch:
+                handle = pop()
+                callback = handle._callback
+                if callback is None:  # cancelled
+                    continue
+                try:
+                    args = handle._args
+                    if not args:
+                        handle._context.run(callback)
+                    elif len(args) == 1:  # a call with `*` would build the tuple anew: 60 ns
+                        handle._context.run(callback, args[0])
+                    else:
+                        handle._context.run(callback, *args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as exc:
+                    self._callback_failed(handle, exc)
+            # A traceback that is kept keeps this frame: it must not keep what ran here as well.
+            handle = callback = args = None
+        except BaseException:
+            self._ready[:0] = reversed(batch)  # those without a turn yet keep their place
+            raise
+
+    def _run_slowly(self, handle: asyncio.Handle) -> None:
+        """Run one handle in debug mode."""
+        if not handle.cancelled():
+            started = time.monotonic()
+            handle._run()
+            self._report_if_slow(handle, started)
+        del handle  # see _run
+
+    def _report_if_slow(self, callback: object, started: float) -> None:
+        duration = time.monotonic() - started
+        if duration >= self.slow_callback_duration:
+            step_of = getattr(getattr(callback, "_callback", None), "__self__", None)
+            if isinstance(step_of, asyncio.Task):
+                callback = step_of
+            logger.warning("Executing %r took %.3f seconds", callback, duration)
+
+    def _callback_failed(self, callback: object, exc: BaseException) -> None:
+        context: dict[str, Any] = {
+            "message": f"Exception in callback {callback!r}",
+            "exception": exc,
+        }
+        if isinstance(callback, asyncio.Handle):
+            context["handle"] = callback
+        self.call_exception_handler(context)
+
+    def _woken(self) -> None:
+        """The wakeup fd is readable: what was queued is taken in by the turn; signals are here."""
+        for signum in self._wakeup.drain():
+            self._signal_arrived(signum)
+
+    def _signal_arrived(self, signum: int) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        self._stopping = True
+        if self._polling:  # called by a signal handler, or by another thread
+            self._wakeup.wake()
+
+    def is_running(self) -> bool:
+        return self._thread_id is not None
+
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        if self._thread_id is not None and not self._forked:
+            raise RuntimeError("Cannot close a running event loop")
+        if self._closed:
+            return
+        self._closed = self._guarded = True
+        self._ready.clear()
+        self._foreign.clear()
+        self._timers.clear()
+        self._watchers.close()
+        self._wakeup.close()
+
+    def _disown(self) -> None:
+        """This process is a forked child: the loop is its parent's."""
+        self._forked = self._guarded = True
+
+    # Debug mode and misuse
+
+    def get_debug(self) -> bool:
+        return self._debug
+
+    def set_debug(self, enabled: bool) -> None:
+        self._debug = enabled
+        self._guarded = enabled or self._closed or self._forked
+        if self.is_running():
+            self.call_soon_threadsafe(self._track_coroutine_origins, enabled)
+
+    def _track_coroutine_origins(self, enabled: bool) -> None:
+        sys.set_coroutine_origin_tracking_depth(DEBUG_STACK_DEPTH if enabled else 0)
+
+    def _check_closed(self) -> None:
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        if self._forked:
+            raise RuntimeError(
+                f"{self!r} belongs to the parent of this process (pid {os.getppid()}): an event "
+                "loop does not survive a fork, make a new one in the child"
+            )
+
+    def _check_running(self) -> None:
+        if self.is_running():
+            raise RuntimeError("This event loop is already running")
+        if events._get_running_loop() is not None:
+            raise RuntimeError("Cannot run the event loop while another loop is running")
+
+    def _check_thread(self) -> None:
+        """As in asyncio: a call from another thread can be told only while the loop runs."""
+        if self._thread_id is not None and threading.get_ident() != self._thread_id:
+            raise RuntimeError(
+                "Non-thread-safe operation invoked on an event loop other than the current one: "
+                "use call_soon_threadsafe() from other threads"
+            )
+
+    def _check_callback(self, callback: object, caller: str) -> None:
+        if asyncio.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
+            raise TypeError(f"coroutines cannot be used with {caller}(): use create_task() instead")
+        if not callable(callback):
+            raise TypeError(f"a callable object was expected by {caller}(), got {callback!r}")
+
+
+def _with_origin(handle: asyncio.Handle) -> Handle:
+    """Let a handle of debug mode remember who scheduled it, and not how that came to pass here."""
+    made = cast(Handle, handle)
+    trace: Any = made._source_traceback
+    while trace and trace[-1].filename == __file__:
+        trace.pop()
+    return made
+
+
+def _debug_by_default() -> bool:
+    """Debug mode as asyncio turns it on: -X dev, or PYTHONASYNCIODEBUG."""
+    return sys.flags.dev_mode or (
+        not sys.flags.ignore_environment and bool(os.environ.get("PYTHONASYNCIODEBUG"))
+    )
+
+
+# A forked child has its parent's loops in memory and shares their kernel objects: nothing that it
+# did with them could be right.
+_loops: "weakref.WeakSet[Scheduler]" = weakref.WeakSet()
+
+
+def _disown_loops() -> None:
+    for loop in list(_loops):
+        loop._disown()
+
+
+os.register_at_fork(after_in_child=_disown_loops)

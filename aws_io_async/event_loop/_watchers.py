@@ -1,0 +1,160 @@
+"""What is watched on which descriptor, and running it when the poller says that it is ready.
+
+`readers` and `writers` say what the poller has been told: an fd is registered for what it is a key
+of. A callback runs straight from the poll's result, in the context it was registered in: no handle
+is made, nothing passes through the ready queue.
+
+An fd that was registered since the last poll is in `_fresh`, and events for it are left for the
+next one: they may be about a descriptor that was closed in this turn and whose number was used
+again. As polling is level-triggered, nothing is lost by that.
+"""
+
+import time
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any
+
+from ._poller import EVENT_READ, EVENT_WRITE, Poller
+
+Watcher = tuple[Callable[..., object], Callable[[], object]]
+"""What runs when an fd is ready: a context's `run`, and the callback."""
+
+Failed = Callable[[object, BaseException], None]
+"""Told of a callback and of the exception that it raised."""
+
+
+class Watchers:
+    """The watched descriptors of one loop. Thread: the loop's."""
+
+    def __init__(self, poller: Poller) -> None:
+        self.readers: dict[int, Watcher] = {}
+        self.writers: dict[int, Watcher] = {}
+        self._fresh: set[int] = set()
+        self._poller = poller
+
+    def add_reader(
+        self,
+        fd: int,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: Context | None,
+    ) -> Watcher:
+        """Run `callback(*args)` whenever `fd` is readable, in place of what ran so far."""
+        if fd not in self.readers:
+            self._register(fd, EVENT_READ)
+        watcher = self.readers[fd] = _watcher(callback, args, context)
+        return watcher
+
+    def add_writer(
+        self,
+        fd: int,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: Context | None,
+    ) -> Watcher:
+        """Run `callback(*args)` whenever `fd` is writable, in place of what ran so far."""
+        if fd not in self.writers:
+            self._register(fd, EVENT_WRITE)
+        watcher = self.writers[fd] = _watcher(callback, args, context)
+        return watcher
+
+    def remove_reader(self, fd: int, only: Watcher | None = None) -> bool:
+        """Stop watching, if it is `only` that watches; says whether there was a watcher to stop."""
+        if fd not in self.readers or (only is not None and self.readers[fd] is not only):
+            return False
+        old = self._registered(fd)
+        del self.readers[fd]
+        self._poller.update(fd, old, old & ~EVENT_READ)
+        return True
+
+    def remove_writer(self, fd: int, only: Watcher | None = None) -> bool:
+        """Stop watching, if it is `only` that watches; says whether there was a watcher to stop."""
+        if fd not in self.writers or (only is not None and self.writers[fd] is not only):
+            return False
+        old = self._registered(fd)
+        del self.writers[fd]
+        self._poller.update(fd, old, old & ~EVENT_WRITE)
+        return True
+
+    def _register(self, fd: int, event: int) -> None:
+        old = self._registered(fd)
+        self._poller.update(fd, old, old | event)
+        if not old:
+            self._fresh.add(fd)
+
+    def _registered(self, fd: int) -> int:
+        return (EVENT_READ if fd in self.readers else 0) | (
+            EVENT_WRITE if fd in self.writers else 0
+        )
+
+    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        """What is ready, after waiting `timeout` seconds at most (None: for ever)."""
+        if self._fresh:
+            self._fresh.clear()
+        return self._poller.poll(timeout)
+
+    def dispatch(self, ready: list[tuple[int, int]], failed: Failed) -> None:
+        """Run the callbacks of the descriptors that are ready. One that raises stops no other."""
+        readers, writers, fresh = self.readers, self.writers, self._fresh
+        run: Any
+        callback: Any
+        readable, writable = self._poller.readable, self._poller.writable
+        for fd, events in ready:
+            if events & readable and fd in readers and fd not in fresh:
+                run, callback = readers[fd]
+                try:
+                    run(callback)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as exc:
+                    failed(callback, exc)
+            if events & writable and fd in writers and fd not in fresh:
+                run, callback = writers[fd]
+                try:
+                    run(callback)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as exc:
+                    failed(callback, exc)
+        # A traceback that is kept keeps this frame: it must not keep what ran here as well.
+        run = callback = None
+
+    def dispatch_timed(
+        self,
+        ready: list[tuple[int, int]],
+        failed: Failed,
+        took: Callable[[object, float], None],
+    ) -> None:
+        """The same for debug mode; `took` is told of each callback and when it began."""
+        for event in ready:
+            started = time.monotonic()
+            watched = self.readers.get(event[0]) or self.writers.get(event[0])
+            self.dispatch([event], failed)
+            if watched is not None:
+                took(watched[1], started)
+
+    def count(self) -> int:
+        """Descriptors watched."""
+        return len(self.readers.keys() | self.writers.keys())
+
+    def disown(self) -> None:
+        """This process is a forked child: forget everything, and leave the poller as it is.
+
+        An epoll is shared with the parent, who would lose what the child takes away.
+        """
+        self.readers.clear()
+        self.writers.clear()
+
+    def close(self) -> None:
+        """Forget everything and close the poller; idempotent."""
+        self.readers.clear()
+        self.writers.clear()
+        self._poller.close()
+
+
+def _watcher(
+    callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
+) -> Watcher:
+    run = (copy_context() if context is None else context).run
+    return run, partial(callback, *args) if args else callback
