@@ -1,0 +1,250 @@
+"""Listening sockets: accepting connections, and the `Server` that owns them."""
+
+import asyncio
+import errno
+import os
+import socket
+import ssl as ssl_module
+import weakref
+from asyncio.log import logger
+from asyncio.trsock import TransportSocket
+from collections.abc import Callable
+from typing import Any
+
+from ._scheduler import Scheduler
+from ._tls_transport import TlsProtocol
+from ._transport import SocketTransport
+
+ACCEPT_RETRY_DELAY = 1.0
+"""Seconds, as in asyncio: how long a listener rests when the process is out of descriptors."""
+
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Server(asyncio.AbstractServer):
+    """What `create_server` and `create_unix_server` return. Thread: the loop's."""
+
+    def __init__(
+        self,
+        loop: Scheduler,
+        sockets: list[socket.socket],
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        *,
+        ssl: ssl_module.SSLContext | None,
+        backlog: int,
+        ssl_handshake_timeout: float | None,
+        ssl_shutdown_timeout: float | None,
+        unlink_inode: int | None = None,
+    ) -> None:
+        self._loop = loop
+        self._sockets: list[socket.socket] | None = sockets
+        self._protocol_factory = protocol_factory
+        self._ssl = ssl
+        self._backlog = backlog
+        self._ssl_handshake_timeout = ssl_handshake_timeout
+        self._ssl_shutdown_timeout = ssl_shutdown_timeout
+        self._unlink_inode = unlink_inode
+        self._clients: weakref.WeakSet[SocketTransport] = weakref.WeakSet()
+        self._waiters: list[asyncio.Future[None]] | None = []
+        self._resting: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._serving = False
+        self._serving_forever: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} sockets={self.sockets!r}>"
+
+    @property
+    def sockets(self) -> tuple[TransportSocket, ...]:
+        """The listening sockets; empty once closed."""
+        return tuple(TransportSocket(sock) for sock in self._sockets or ())
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def is_serving(self) -> bool:
+        return self._serving
+
+    # Serving
+
+    async def start_serving(self) -> None:
+        self._start_serving()
+
+    def _start_serving(self) -> None:
+        """Listen, idempotently; RuntimeError once closed."""
+        if self._sockets is None:
+            raise RuntimeError(f"server {self!r} is closed")
+        if self._serving:
+            return
+        self._serving = True
+        for listener in self._sockets:
+            listener.listen(self._backlog)
+            self._loop._add_reader(listener.fileno(), self._accept, listener)
+
+    async def serve_forever(self) -> None:
+        if self._serving_forever is not None:
+            raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
+        self._start_serving()
+        self._serving_forever = self._loop.create_future()
+        try:
+            await self._serving_forever
+        except asyncio.CancelledError:
+            self.close()
+            try:
+                await self.wait_closed()
+            finally:
+                raise
+        finally:
+            self._serving_forever = None
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take in what has connected, at most a backlog's worth before the others' turn."""
+        for _ in range(max(self._backlog, 1)):
+            try:
+                connection, address = listener.accept()
+            except ConnectionAbortedError:  # this one has gone, others may wait behind it
+                continue
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as exc:
+                if exc.errno not in _OUT_OF_RESOURCES:
+                    raise
+                self._rest(listener, exc)
+                return
+            connection.setblocking(False)
+            self._serve(connection, address)
+            if self._sockets is None:  # closed by a protocol's constructor
+                return
+
+    def _rest(self, listener: socket.socket, exc: OSError) -> None:
+        """Out of descriptors or memory: the listener stays readable, so look away for a while."""
+        if self._sockets is None or listener in self._resting:
+            return
+        self._loop.call_exception_handler(
+            {
+                "message": "socket.accept() out of system resource",
+                "exception": exc,
+                "socket": TransportSocket(listener),
+            }
+        )
+        self._loop._remove_reader(listener.fileno())
+        self._resting[listener] = self._loop.call_later(ACCEPT_RETRY_DELAY, self._resume, listener)
+
+    def _resume(self, listener: socket.socket) -> None:
+        del self._resting[listener]
+        self._loop._add_reader(listener.fileno(), self._accept, listener)
+
+    def _serve(self, connection: socket.socket, address: Any) -> None:
+        """Hand a connection to a protocol of its own. What goes wrong ends this connection only."""
+        try:
+            protocol = self._protocol_factory()
+            if self._ssl is not None:
+                protocol = self._with_tls(protocol)
+            SocketTransport(self._loop, connection, protocol, peername=address, server=self)
+        except (SystemExit, KeyboardInterrupt):
+            connection.close()
+            raise
+        except BaseException as exc:
+            connection.close()
+            self._loop.call_exception_handler(
+                {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": exc,
+                }
+            )
+
+    def _with_tls(self, protocol: asyncio.BaseProtocol) -> TlsProtocol:
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        waiter.add_done_callback(self._handshake_done)
+        assert self._ssl is not None
+        return TlsProtocol(
+            self._loop,
+            protocol,
+            self._ssl,
+            waiter,
+            server_side=True,
+            handshake_timeout=self._ssl_handshake_timeout,
+            shutdown_timeout=self._ssl_shutdown_timeout,
+        )
+
+    def _handshake_done(self, waiter: "asyncio.Future[None]") -> None:
+        """A peer that fails to shake hands is no news, unless someone is debugging."""
+        if waiter.cancelled():
+            return
+        exc = waiter.exception()
+        if exc is not None and self._loop.get_debug():
+            self._loop.call_exception_handler(
+                {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": exc,
+                }
+            )
+
+    # Connections
+
+    def _attach(self, transport: SocketTransport) -> None:
+        self._clients.add(transport)
+
+    def _detach(self, transport: SocketTransport) -> None:
+        self._clients.discard(transport)
+        self._wake_if_ended()
+
+    def close_clients(self) -> None:
+        """Close every connection, with what has been written to it sent first."""
+        for transport in list(self._clients):
+            protocol = transport.get_protocol()
+            if isinstance(protocol, TlsProtocol):
+                protocol.app_transport.close()
+            else:
+                transport.close()
+
+    def abort_clients(self) -> None:
+        """Close every connection at once."""
+        for transport in list(self._clients):
+            transport.abort()
+
+    # Closing
+
+    def close(self) -> None:
+        sockets, self._sockets = self._sockets, None
+        if sockets is None:
+            return
+        self._serving = False
+        for timer in self._resting.values():
+            timer.cancel()
+        self._resting.clear()
+        for listener in sockets:
+            self._loop._remove_reader(listener.fileno())
+            self._unlink(listener)
+            listener.close()
+        if self._serving_forever is not None and not self._serving_forever.done():
+            self._serving_forever.cancel()
+        self._wake_if_ended()
+
+    def _unlink(self, listener: socket.socket) -> None:
+        """Remove the file of a Unix socket, if it is still this one's."""
+        if self._unlink_inode is None:
+            return
+        path = listener.getsockname()
+        try:
+            if os.stat(path).st_ino == self._unlink_inode:
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as exc:
+            logger.error("Unable to clean up listening UNIX socket %r: %r", path, exc)
+
+    def _wake_if_ended(self) -> None:
+        if self._sockets is not None or self._clients or self._waiters is None:
+            return
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait_closed(self) -> None:
+        """Wait until the server is closed and its last connection has ended, in either order."""
+        if self._waiters is None:
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter

@@ -1,0 +1,47 @@
+"""Small things that stream and datagram transports share."""
+
+import socket
+from typing import Any
+
+Buffer = bytes | bytearray | memoryview
+
+LOST_WRITES_BEFORE_WARNING = 5
+"""As in asyncio: writes to a lost connection that are dropped without a word."""
+
+
+def address_or_none(ask: Any) -> Any:
+    """The answer of `getsockname` or `getpeername`; None if the socket has no such address."""
+    try:
+        return ask()
+    except OSError:  # not connected any more, or not bound
+        return None
+
+
+def disable_nagle(sock: socket.socket) -> None:
+    """TCP_NODELAY, where the socket is a TCP one."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.proto in (0, socket.IPPROTO_TCP):
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:  # reset in the meantime; macOS says EINVAL then
+            pass
+
+
+def checked(data: Buffer) -> Buffer:
+    """`data` as a row of single bytes: what has another shape counts its items otherwise.
+
+    Raises TypeError if it is not made of bytes.
+    """
+    if isinstance(data, bytes | bytearray):
+        return data
+    if not isinstance(data, memoryview):
+        raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+    if not data.c_contiguous or not data.nbytes:
+        return bytes(data)  # these cannot be cast
+    return data if data.itemsize == 1 and data.ndim == 1 else data.cast("B")
+
+
+def snapshot(data: Buffer, start: int) -> bytes | memoryview:
+    """The bytes of `data` from `start` on; its owner may change it afterwards."""
+    if isinstance(data, bytes):
+        return memoryview(data)[start:] if start else data
+    return bytes(memoryview(data)[start:])
