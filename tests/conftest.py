@@ -1,0 +1,54 @@
+"""What every test of the suite gets: event loops to run on, and a check that nothing leaks.
+
+An `async def test_*` runs once on each loop of `loops.FACTORIES`, ours, asyncio's and uvloop's:
+a test that passes on all three asserts what users of asyncio expect, not what we happen to do.
+`@pytest.mark.loops("aws_io_async")` narrows that for what only our loop has.
+"""
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+import trustme
+
+from tests import loops
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, loops.Factory]:
+    marker = item.get_closest_marker("loops")
+    names = marker.args if marker else tuple(loops.FACTORIES)
+    return {name: loops.ALL[name] for name in names if name in loops.ALL}
+
+
+def _open_fds() -> dict[int, str]:
+    found = {}
+    for name in os.listdir("/dev/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:  # the descriptor of the listing itself, or no /proc
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """Fail the test that leaves a file descriptor or a thread behind."""
+    fds, threads = _open_fds(), set(threading.enumerate())
+    yield
+    gc.collect()
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(5)
+    left = [t for t in set(threading.enumerate()) - threads if t.is_alive()]
+    assert not left, f"threads left running: {left}"
+    opened = {fd: what for fd, what in _open_fds().items() if fd not in fds}
+    assert not opened, f"file descriptors left open: {opened}"
+
+
+@pytest.fixture(scope="session")
+def ca() -> trustme.CA:
+    """A certificate authority for the tests' TLS servers."""
+    return trustme.CA()

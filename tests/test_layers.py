@@ -1,0 +1,234 @@
+"""The house has floors: a module imports only what lies below it.
+
+`FLOORS` is the table of the whole package. In `event_loop/`, the one package of several modules,
+the files stand in a row, and each imports only those to its left. What is imported for type
+checking alone does not count. Every module has a place: one without fails the test.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import aws_io_async
+
+PACKAGE = "aws_io_async"
+ROOT = Path(aws_io_async.__file__).parent
+
+FLOORS = [
+    ["errors", "log", "statistics", "message_pool", "pem", "shared_library", "stream"],
+    ["_tls_records"],  # a half-storey: what `_tls_engine` reads from the bytes
+    ["tls_context", "_tls_engine", "_timer_queue", "_host_cache", "_backoff"],
+    ["event_loop", "future"],
+    ["channel", "socket", "pipe", "host_resolver", "async_stream", "retry_strategy"],
+    ["socket_channel_handler", "tls_channel_handler", "alpn_handler"],
+    ["channel_bootstrap"],
+    ["integrations"],
+    ["testing"],
+    ["__main__", "_cli", "_demo", "_demo_certificate", "_demo_files", "_program"],
+]
+"""From the ground up."""
+
+ENTRY_POINTS = FLOORS[-1]
+"""Programs: they alone may import one another, and from the package's own `__init__`."""
+
+EVENT_LOOP = [
+    "_handles",
+    "_poller",
+    "_wakeup",
+    "_statistics",
+    "_watchers",
+    "_flow_control",
+    "_scheduler",
+    "_exception_handler",
+    "_executor",
+    "_async_generators",
+    "_runtime",
+    "_socket_tools",
+    "_transport",
+    "_names",
+    "_happy_eyeballs",
+    "_sock_ops",
+    "_tls_arguments",
+    "_tls_app_transport",
+    "_tls_protocol",
+    "_tls_transport",
+    "_connect",
+    "_server",
+    "_listen",
+    "_datagram",
+    "_sendfile",
+    "_pipes",
+    "_child_watch",
+    "_subprocess",
+    "_signals",
+    "_loop",
+    "entry",
+    "policy",
+    "group",
+]
+"""From left to right."""
+
+WITHOUT_IO = {*FLOORS[1], *FLOORS[2]}
+"""Logic that has no loop, no clock, no thread and no logger ..."""
+
+IO_MODULES = {"asyncio", "threading", "socket", "time", "logging", "selectors"}
+"""... and therefore imports none of these."""
+
+Name = tuple[str, ...]
+"""A module by its path below the package: `("event_loop", "_loop")`; `()` is the package."""
+
+
+def statements(node: ast.AST) -> Iterator[ast.stmt]:
+    """All statements below `node`, those for type checking only left out."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            for other in child.orelse:
+                yield other
+                yield from statements(other)
+            continue
+        if isinstance(child, ast.stmt):
+            yield child
+        yield from statements(child)
+
+
+def imports(importer: Name, is_package: bool, source: str) -> Iterator[str]:
+    """The absolute dotted names that a module imports, down to the names of `from`."""
+    for statement in statements(ast.parse(source)):
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            base = statement.module or ""
+            if statement.level:
+                up = statement.level - is_package
+                home = (PACKAGE, *importer)
+                base = ".".join((*home[: len(home) - up], *filter(None, [statement.module])))
+            yield from (f"{base}.{alias.name}" for alias in statement.names)
+
+
+def floor(module: Name) -> int | None:
+    return next((n for n, names in enumerate(FLOORS) if module[:1] and module[0] in names), None)
+
+
+def column(module: Name) -> int | None:
+    """Where a file stands in `event_loop/`; the package's own `__init__` is leftmost."""
+    if len(module) == 1:
+        return -1
+    return EVENT_LOOP.index(module[1]) if module[1] in EVENT_LOOP else None
+
+
+def home_of(imported: str) -> Name:
+    """The module of the table that an imported name of the package is found in."""
+    parts = tuple(imported.split("."))[1:]
+    if floor(parts) is None:
+        return ()
+    if parts[0] == "event_loop":
+        return parts[:2] if column(parts) is not None else parts[:1]
+    return parts[:1]
+
+
+def why_not(importer: Name, imported: str) -> str | None:
+    """What is wrong with an import, if something is."""
+    if imported.split(".")[0] != PACKAGE:
+        forbidden = importer[0] in WITHOUT_IO and imported.split(".")[0] in IO_MODULES
+        return "this floor is logic without I/O" if forbidden else None
+    target = home_of(imported)
+    if importer[0] in ENTRY_POINTS:
+        return "nothing imports testing" if target[:1] == ("testing",) else None
+    if not target:
+        return "only the entry points import from the package's own namespace"
+    if target[0] == importer[0]:
+        own, other = column(importer), column(target)
+        if importer[0] == "event_loop" and own is not None and other is not None and other >= own:
+            return "it does not stand to the left"
+        return None
+    if target[0] == "testing":
+        return "nothing imports testing"
+    below, here = floor(target), floor(importer)
+    assert below is not None
+    assert here is not None
+    return None if below < here else f"floor {below} is not below floor {here}"
+
+
+def violations(importer: Name, source: str, *, is_package: bool = False) -> list[str]:
+    """What is wrong with a module, a sentence each."""
+    name = ".".join((PACKAGE, *importer))
+    if floor(importer) is None or (importer[0] == "event_loop" and column(importer) is None):
+        return [f"{name} has no place in the table of {Path(__file__).name}: give it one"]
+    return [
+        f"{name} imports {imported}: {reason}"
+        for imported in imports(importer, is_package, source)
+        if (reason := why_not(importer, imported)) is not None
+    ]
+
+
+def modules() -> Iterator[tuple[Name, Path]]:
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield (parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+MODULES = dict(modules())
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name], ids=".".join)
+def test_a_module_imports_only_what_lies_below_it(module: Name) -> None:
+    path = MODULES[module]
+    found = violations(module, path.read_text(), is_package=path.name == "__init__.py")
+    assert not found, "\n".join(found)
+
+
+def test_the_package_itself_imports_none_of_its_modules_eagerly() -> None:
+    own = [name for name in imports((), True, MODULES[()].read_text()) if name.startswith(PACKAGE)]
+    assert own == []
+
+
+def test_no_module_has_two_places() -> None:
+    table = [name for names in FLOORS for name in names]
+    assert len(table) == len(set(table))
+    assert len(EVENT_LOOP) == len(set(EVENT_LOOP))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("errors", "from . import channel"),
+        ("errors", "from .pem import load"),  # its own floor
+        ("errors", "import aws_io_async.channel"),
+        ("errors", "def f():\n    from aws_io_async.channel import Channel"),
+        ("channel", "from aws_io_async import run"),
+        ("channel", "from .testing import Pipe"),
+        ("_demo", "from .testing import Pipe"),
+        ("channel", "if TYPE_CHECKING:\n    pass\nelse:\n    from . import _demo"),
+        ("_timer_queue", "import time"),
+        ("_timer_queue", "from asyncio.log import logger"),
+        ("_timer_queue", "from .event_loop._loop import EventLoop"),
+        ("event_loop._poller", "from ._watchers import Watchers"),
+        ("event_loop._poller", "from . import _watchers"),
+        ("event_loop._poller", "from .. import channel"),
+        ("event_loop._poller", "from ..event_loop import _loop"),
+        ("event_loop", "from ._loop import EventLoop"),
+        ("event_loop._newcomer", ""),
+        ("newcomer", ""),
+    ],
+)
+def test_violations_are_found(module: str, source: str) -> None:
+    name = tuple(module.split("."))
+    assert len(violations(name, source, is_package=name == ("event_loop",))) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("channel", "import time\nfrom .event_loop._loop import EventLoop"),
+        ("channel", "from . import errors"),
+        ("_timer_queue", "if TYPE_CHECKING:\n    import asyncio\n    from . import channel"),
+        ("event_loop._loop", "from . import _watchers, _poller\nfrom .. import _timer_queue"),
+        ("integrations.anyio", "from .pytest import plugin\nfrom ..channel import Channel"),
+        ("_demo", "from . import __version__, _demo_files"),
+        ("testing", "from .event_loop.entry import run"),
+    ],
+)
+def test_what_is_allowed_passes(module: str, source: str) -> None:
+    assert violations(tuple(module.split(".")), source) == []

@@ -1,0 +1,106 @@
+"""The wakeup pair by itself: what `wake` and signals write, and what `drain` makes of it."""
+
+import select
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from aws_io_async.event_loop._wakeup import Wakeup
+
+
+@pytest.fixture
+def wakeup() -> Iterator[Wakeup]:
+    wakeup = Wakeup()
+    yield wakeup
+    wakeup.close()
+
+
+def is_readable(wakeup: Wakeup) -> bool:
+    return bool(select.select([wakeup], [], [], 0)[0])
+
+
+def write_as_a_signal(wakeup: Wakeup, data: bytes) -> None:
+    """What the interpreter's C handler does."""
+    with open(wakeup.signal_fileno(), "wb", buffering=0, closefd=False) as file:
+        file.write(data)
+
+
+def test_wake_makes_it_readable_until_drained(wakeup: Wakeup) -> None:
+    assert not is_readable(wakeup)
+    wakeup.wake()
+    assert is_readable(wakeup)
+    assert wakeup.drain() == b""
+    assert not is_readable(wakeup)
+    wakeup.wake()
+    assert is_readable(wakeup)
+
+
+def test_many_wakes_cost_one_write(wakeup: Wakeup) -> None:
+    for _ in range(1000):
+        wakeup.wake()
+    with open(wakeup.fileno(), "rb", buffering=0, closefd=False) as file:
+        assert len(file.read(4096)) == 1
+
+
+def test_draining_what_is_empty(wakeup: Wakeup) -> None:
+    assert wakeup.drain() == b""
+    wakeup.wake()
+    assert is_readable(wakeup)
+
+
+def test_signals_come_out_in_order_without_the_wakes(wakeup: Wakeup) -> None:
+    write_as_a_signal(wakeup, bytes([signal.SIGUSR1]))
+    wakeup.wake()
+    write_as_a_signal(wakeup, bytes([signal.SIGTERM, signal.SIGUSR1]))
+    assert list(wakeup.drain()) == [signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1]
+
+
+def test_more_signals_than_one_drain_takes(wakeup: Wakeup) -> None:
+    write_as_a_signal(wakeup, bytes([signal.SIGUSR1]) * 5000)
+    drained = wakeup.drain()
+    while is_readable(wakeup):
+        drained += wakeup.drain()
+    assert drained == bytes([signal.SIGUSR1]) * 5000
+
+
+def test_a_full_pair_is_readable_and_wake_does_not_block(wakeup: Wakeup) -> None:
+    with pytest.raises(AssertionError):
+        while True:
+            with open(wakeup.signal_fileno(), "wb", buffering=0, closefd=False) as file:
+                assert file.write(bytes(65536)) is not None  # None: it would have blocked
+    wakeup.wake()
+    assert is_readable(wakeup)
+    while is_readable(wakeup):
+        assert wakeup.drain() == b""
+    wakeup.wake()
+    assert is_readable(wakeup)
+
+
+def test_wake_after_close_does_nothing(wakeup: Wakeup) -> None:
+    wakeup.close()
+    wakeup.wake()
+    wakeup.close()
+
+
+def test_no_wake_is_lost_between_threads(wakeup: Wakeup) -> None:
+    """Whoever queues and then wakes is seen by a reader that drains and then looks."""
+    queue: list[int] = []
+    count = 20_000
+
+    def produce() -> None:
+        for n in range(count):
+            queue.append(n)
+            wakeup.wake()
+
+    producers = [threading.Thread(target=produce) for _ in range(2)]
+    for thread in producers:
+        thread.start()
+    seen = 0
+    while seen < 2 * count:
+        assert select.select([wakeup], [], [], 30)[0], f"{2 * count - seen} were never announced"
+        wakeup.drain()
+        seen += len(queue[seen:])
+    for thread in producers:
+        thread.join()
