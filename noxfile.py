@@ -1,0 +1,75 @@
+"""The project's checks: `nox --list` shows them, `nox -s NAME` runs one.
+
+Sessions without a version run on the Python that runs nox.
+"""
+
+import shutil
+from pathlib import Path
+
+import nox
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+
+nox.needs_version = ">=2024.3.2"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and likely mistakes."""
+    session.install("ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types: the package, strictly, then the tests and the examples."""
+    session.install("-e", ".[test]", "mypy", "nox")
+    session.run("mypy")
+    session.run("mypy", "--explicit-package-bases", "tests", "examples", "noxfile.py")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The library's own tests; arguments after `--` go to pytest."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def tests_all(session: nox.Session) -> None:
+    """The same on every supported Python that is installed; with CI set, all must be."""
+    tests(session)
+
+
+@nox.session(python=PYTHONS)
+def conformance(session: nox.Session) -> None:
+    """CPython's own asyncio tests on our loop; arguments after `--` go to the runner."""
+    session.install("-e", ".")
+    session.run("python", "-m", "tests.conformance.run", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Echo servers on our loop, asyncio's and uvloop, side by side. Needs a quiet machine."""
+    session.install("-e", ".[uvloop]")
+    session.run("python", "examples/bench/echo.py", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel, install it in a fresh environment, and run the demo with it."""
+    session.install("build")
+    temporary = Path(session.create_tmp()).absolute()
+    shutil.rmtree(temporary)
+    session.run("python", "-m", "build", "--outdir", f"{temporary}")
+    (wheel,) = temporary.glob("*.whl")
+    session.run("python", "-m", "venv", f"{temporary / 'venv'}")
+    python = f"{temporary / 'venv' / 'bin' / 'python'}"
+    session.run(python, "-m", "pip", "install", "-q", f"{wheel}[cli]", external=True)
+    with session.chdir(temporary):  # away from the checkout: the wheel's code, not this one's
+        installed = "import aws_io_async as a; assert 'site-packages' in a.__file__, a.__file__"
+        session.run(python, "-c", installed, external=True)
+        session.run(python, "-m", "aws_io_async", "demo", external=True, env={"PYTHONPATH": ""})
