@@ -457,6 +457,7 @@ class TestExecutor:
             future.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await future
+            await asyncio.sleep(0)  # a turn, in which the executor is told
             release.set()
             await blocking
         assert ran == []

@@ -126,26 +126,26 @@ async def test_a_missing_directory(tmp_path: Path) -> None:
 @pytest.mark.loops("aws_io_async")
 async def test_the_socket_is_removed_with_the_server(tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    await end(await serve(path))
+    await end(await serve(path, cleanup_socket=True))
     assert not path.exists()
     await end(await serve(path, cleanup_socket=False))
     assert path.is_socket()
     own = socket.socket(socket.AF_UNIX)
     own.bind(str(tmp_path / "own"))
-    await end(await serve(None, sock=own))
+    await end(await serve(None, sock=own, cleanup_socket=True))
     assert not (tmp_path / "own").exists()
 
 
 @pytest.mark.loops("aws_io_async")
 async def test_what_took_the_sockets_place_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    old = await serve(path)
+    old = await serve(path, cleanup_socket=True)
     path.rename(tmp_path / "aside")  # so that its inode is not used again
-    new = await serve(path)
+    new = await serve(path, cleanup_socket=True)
     await end(old)
     await echoed(path)
     await end(new)
-    server = await serve(path)
+    server = await serve(path, cleanup_socket=True)
     path.unlink()
     await end(server)  # nothing to remove is no error
 

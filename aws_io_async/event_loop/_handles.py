@@ -33,6 +33,9 @@ class Handle(asyncio.Handle):
     def cancelled(self) -> bool:
         return self._callback is None
 
+    def get_context(self) -> Context:  # in asyncio from Python 3.12 on
+        return self._context
+
     def cancel(self) -> None:
         self._callback = None
         self._args = None
@@ -58,6 +61,9 @@ class TimerHandle(asyncio.TimerHandle):
 
     def cancelled(self) -> bool:
         return self._callback is None
+
+    def get_context(self) -> Context:  # in asyncio from Python 3.12 on
+        return self._context
 
     def cancel(self) -> None:
         if self._callback is not None:

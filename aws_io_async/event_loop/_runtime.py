@@ -23,6 +23,9 @@ from ._statistics import LoopStatistics
 _Future = asyncio.Future
 _Task = asyncio.Task
 
+FACTORIES_TAKE_NAMES = sys.version_info >= (3, 13, 3)
+"""Whether this Python's asyncio gives a task's name to its factory, or sets it afterwards."""
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -44,7 +47,7 @@ class Runtime(Scheduler):
         )
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
-        if not getattr(self, "_closed", True) and not self._forked:
+        if not self._closed and not self._forked:
             _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
             if not self.is_running():
                 self.close()
@@ -95,8 +98,9 @@ class Runtime(Scheduler):
     def statistics(self) -> LoopStatistics:
         """A copy of the loop's figures as they are now. Thread: any."""
         running = self._statistics.running_seconds
-        if self._started_at is not None:
-            running += time.monotonic() - self._started_at
+        started = self._started_at
+        if started is not None:
+            running += time.monotonic() - started
         return replace(
             self._statistics,
             running_seconds=running,
@@ -121,16 +125,23 @@ class Runtime(Scheduler):
     ) -> "asyncio.Task[T]":
         if self._guarded:
             self._check_closed()
+        task: Any
         if self._task_factory is None:
             if not kwargs:  # a call with `**` would cost a dictionary
-                return _Task(coro, loop=self, name=name, context=context)
-            return _Task(coro, loop=self, name=name, context=context, **kwargs)
+                task = _Task(coro, loop=self, name=name, context=context)
+            else:
+                task = _Task(coro, loop=self, name=name, context=context, **kwargs)
+            if self._debug and getattr(task, "_source_traceback", None):
+                del task._source_traceback[-1]  # this frame
+            return task  # type: ignore[no-any-return]  # Any for its traceback
         if context is not None:  # factories from before Python 3.11 do not know it
             kwargs["context"] = context
-        task: asyncio.Task[T] = self._task_factory(self, coro, **kwargs)
+        if FACTORIES_TAKE_NAMES:
+            return self._task_factory(self, coro, name=name, **kwargs)  # type: ignore[no-any-return]  # the factory's
+        task = self._task_factory(self, coro, **kwargs)
         if name is not None:
             task.set_name(name)
-        return task
+        return task  # type: ignore[no-any-return]  # the factory's
 
     def set_task_factory(self, factory: Any) -> None:
         if factory is not None and not callable(factory):

@@ -62,8 +62,9 @@ class Scheduler(asyncio.AbstractEventLoop):
     slow_callback_duration = 0.1
     """Seconds; in debug mode, callbacks that take longer are logged."""
 
+    _closed = True  # until the constructor has succeeded
+
     def __init__(self, selector: BaseSelector | None = None) -> None:
-        self._closed = False
         self._debug = _debug_by_default()
         self._forked = False
         self._guarded = self._debug  # True sends the scheduling calls through their checks
@@ -84,7 +85,8 @@ class Scheduler(asyncio.AbstractEventLoop):
         self._read_buffer = memoryview(bytearray(READ_BUFFER_SIZE))
         self._wakeup = Wakeup()
         self._statistics = LoopStatistics()
-        self._add_reader(self._wakeup.fileno(), self._woken)
+        self._watchers.add_reader(self._wakeup.fileno(), self._woken, (), None)
+        self._closed = False
         _loops.add(self)
 
     # Scheduling callbacks
@@ -439,6 +441,8 @@ class Scheduler(asyncio.AbstractEventLoop):
     def _disown(self) -> None:
         """This process is a forked child: the loop is its parent's."""
         self._forked = self._guarded = True
+        self._polling = False  # nobody of this process is to wake it
+        self._watchers.disown()
 
     # Debug mode and misuse
 
