@@ -35,10 +35,12 @@ ENTRY_POINTS = FLOORS[-1]
 
 EVENT_LOOP = [
     "_handles",
+    "_debug",
     "_poller",
     "_wakeup",
     "_statistics",
     "_watchers",
+    "_connection_state",
     "_flow_control",
     "_scheduler",
     "_exception_handler",

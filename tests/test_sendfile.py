@@ -186,6 +186,18 @@ async def test_writing_meanwhile_is_refused(file: Any, method: str) -> None:
         await sending
 
 
+@pytest.mark.loops("aws_io_async")  # asyncio shuts the socket down in the middle of the file
+async def test_write_eof_meanwhile_waits_for_the_end_of_the_file(file: Any) -> None:
+    loop = asyncio.get_running_loop()
+    async with connection() as (transport, _, far):
+        sending = await begun(loop.sendfile(transport, file))
+        transport.write_eof()
+        assert await read_to_end(far) == CONTENT
+        assert await sending == len(CONTENT)
+        with pytest.raises(RuntimeError, match=r"write_eof"):
+            await loop.sendfile(transport, file)
+
+
 @pytest.mark.loops("aws_io_async")  # asyncio forgets the transport
 async def test_a_second_file_at_once_is_refused_and_the_first_arrives(file: Any) -> None:
     loop = asyncio.get_running_loop()

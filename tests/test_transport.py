@@ -859,6 +859,9 @@ async def test_write_eof_leaves_the_reading_side_open(pair: Any) -> None:
             transport.write(b"more")
         with pytest.raises(RuntimeError, match=r"write_eof"):
             transport.writelines([b"more"])
+        if "aws_io_async" in type(transport).__module__:  # asyncio from 3.12 on, uvloop never
+            with pytest.raises(RuntimeError, match=r"write_eof"):
+                transport.writelines([])
         assert await read_to_end(far) == BIG
         far.send(b"answer")
         assert await protocol.received(6) == b"answer"

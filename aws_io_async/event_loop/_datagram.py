@@ -16,12 +16,12 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, TypeVar
 
+from ._connection_state import ConnectionState
 from ._flow_control import WriteFlowControl
 from ._listen import remove_stale_socket
 from ._names import resolve
 from ._scheduler import Scheduler
 from ._socket_tools import LOST_WRITES_BEFORE_WARNING, Buffer, address_or_none
-from ._transport import ConnectionState
 
 MAX_UDP_DATAGRAM = 64 * 1024
 """Bytes; more than a UDP datagram can have, and little enough for malloc to serve without mmap."""
@@ -201,7 +201,7 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
     def close(self) -> None:
         if self._state is not ConnectionState.OPEN:
             return
-        self._state = ConnectionState.CLOSING
+        self._state = self._state.moved_to(ConnectionState.CLOSING)
         self._loop._remove_reader(self._fd)
         if not self._backlog:
             self._finish(None)
@@ -225,7 +225,7 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
         )
 
     def _finish(self, exc: BaseException | None) -> None:
-        self._state = ConnectionState.CLOSED
+        self._state = self._state.moved_to(ConnectionState.CLOSED)
         self._loop._remove_reader(self._fd)
         self._loop._remove_writer(self._fd)
         self._loop.call_soon(self._connection_lost, exc, context=self._context)

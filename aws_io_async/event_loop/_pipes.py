@@ -11,7 +11,6 @@ terminals and other devices, where there may be input.
 """
 
 import asyncio
-import enum
 import errno
 import os
 import stat
@@ -21,8 +20,10 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, Protocol, TypeVar
 
+from ._connection_state import ConnectionState
 from ._flow_control import WriteFlowControl
 from ._scheduler import Scheduler
+from ._socket_tools import Buffer, checked
 
 READ_SIZE = 64 * 1024
 """Bytes asked of one `read`: what a pipe holds."""
@@ -30,7 +31,6 @@ READ_SIZE = 64 * 1024
 LOST_WRITES_BEFORE_WARNING = 5
 """As in asyncio: writes to a closed pipe that are dropped without a word."""
 
-Buffer = bytes | bytearray | memoryview
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
@@ -40,21 +40,6 @@ class Pipe(Protocol):
     def fileno(self) -> int: ...
 
     def close(self) -> object: ...
-
-
-class PipeState(enum.Enum):
-    """Where the end of a pipe is in its life."""
-
-    OPEN = "open"
-    CLOSING = "closing"  # close() or write_eof() was called; the backlog is being written
-    CLOSED = "closed"  # connection_lost() is scheduled, or has been called
-
-
-_LEGAL_MOVES = {
-    PipeState.OPEN: {PipeState.CLOSING, PipeState.CLOSED},
-    PipeState.CLOSING: {PipeState.CLOSED},
-    PipeState.CLOSED: set[PipeState](),
-}
 
 
 class _PipeTransport(asyncio.BaseTransport):
@@ -79,7 +64,7 @@ class _PipeTransport(asyncio.BaseTransport):
         self._extra["pipe"] = pipe
         self._loop = loop
         self._context = copy_context()
-        self._state = PipeState.OPEN
+        self._state = ConnectionState.OPEN
         self._started = False
         self._protocol = protocol
         loop.call_soon(self._start, waiter, context=self._context)
@@ -124,15 +109,13 @@ class _PipeTransport(asyncio.BaseTransport):
         self._protocol = protocol
 
     def is_closing(self) -> bool:
-        return self._state is not PipeState.OPEN
+        return self._state is not ConnectionState.OPEN
 
-    def _move_to(self, state: PipeState) -> None:
-        if state not in _LEGAL_MOVES[self._state]:
-            raise AssertionError(f"{self!r} cannot become {state.value}")
-        self._state = state
+    def _move_to(self, state: ConnectionState) -> None:
+        self._state = self._state.moved_to(state)
 
     def _force_close(self, exc: BaseException | None) -> None:
-        if self._state is not PipeState.CLOSED:
+        if self._state is not ConnectionState.CLOSED:
             self._finish(exc)
 
     def _fatal_error(self, exc: BaseException, message: str, *, expected: bool) -> None:
@@ -151,7 +134,7 @@ class _PipeTransport(asyncio.BaseTransport):
 
     def _finish(self, exc: BaseException | None) -> None:
         """Stop watching, and tell the protocol at the next turn."""
-        self._move_to(PipeState.CLOSED)
+        self._move_to(ConnectionState.CLOSED)
         self._loop._remove_reader(self._fd)
         self._loop._remove_writer(self._fd)
         if self._loop.is_closed():  # there is no next turn
@@ -191,7 +174,7 @@ class ReadPipeTransport(_PipeTransport, asyncio.ReadTransport):
         self._paused = False
 
     def is_reading(self) -> bool:
-        return not self._paused and self._state is PipeState.OPEN
+        return not self._paused and self._state is ConnectionState.OPEN
 
     def pause_reading(self) -> None:
         if self.is_reading():
@@ -199,7 +182,7 @@ class ReadPipeTransport(_PipeTransport, asyncio.ReadTransport):
             self._loop._remove_reader(self._fd)
 
     def resume_reading(self) -> None:
-        if self._paused and self._state is PipeState.OPEN:
+        if self._paused and self._state is ConnectionState.OPEN:
             self._paused = False
             self._watch()
 
@@ -298,7 +281,7 @@ class WritePipeTransport(_PipeTransport, asyncio.WriteTransport):
         self._flow.protocol = protocol
 
     def _watch(self) -> None:
-        if not self._is_device and self._state is not PipeState.CLOSED:
+        if not self._is_device and self._state is not ConnectionState.CLOSED:
             self._watch_readable(self._reader_gone)
 
     def _reader_gone(self) -> None:
@@ -307,10 +290,10 @@ class WritePipeTransport(_PipeTransport, asyncio.WriteTransport):
         self._force_close(BrokenPipeError() if self._backlog else None)
 
     def write(self, data: Buffer) -> None:
-        data = _one_dimensional(data)
+        data = checked(data)
         if not data:
             return
-        if self._state is not PipeState.OPEN:
+        if self._state is not ConnectionState.OPEN:
             self._lost_writes += 1
             if self._lost_writes > LOST_WRITES_BEFORE_WARNING:
                 logger.warning("pipe closed by peer or os.write(pipe, data) raised exception.")
@@ -342,7 +325,7 @@ class WritePipeTransport(_PipeTransport, asyncio.WriteTransport):
         self._flow.shrunk(len(self._backlog))  # may write more
         if not self._backlog:
             self._loop._remove_writer(self._fd)
-            if self._state is PipeState.CLOSING:
+            if self._state is ConnectionState.CLOSING:
                 self._finish(None)
 
     def can_write_eof(self) -> bool:
@@ -350,8 +333,8 @@ class WritePipeTransport(_PipeTransport, asyncio.WriteTransport):
 
     def write_eof(self) -> None:
         """Close once the backlog is written: a pipe ends by being closed."""
-        if self._state is PipeState.OPEN:
-            self._move_to(PipeState.CLOSING)
+        if self._state is ConnectionState.OPEN:
+            self._move_to(ConnectionState.CLOSING)
             if not self._backlog:
                 self._finish(None)
 
@@ -428,14 +411,3 @@ def _check_is_pipe(fd: int) -> bool:
     if stat.S_ISCHR(mode):
         return True
     raise ValueError("Pipe transport is only for pipes, sockets and character devices")
-
-
-def _one_dimensional(data: Buffer) -> Buffer:
-    """`data`, of which `len` is the number of its bytes."""
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
-    if isinstance(data, memoryview) and not (
-        data.ndim == 1 and data.itemsize == 1 and data.contiguous
-    ):
-        return bytes(data)
-    return data

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from . import _exception_handler
 from ._async_generators import AsyncGenerators
+from ._debug import check_callback
 from ._executor import DefaultExecutor
 from ._scheduler import Scheduler
 from ._statistics import LoopStatistics
@@ -156,7 +157,7 @@ class Runtime(Scheduler):
     ) -> "asyncio.Future[T]":
         self._check_closed()
         if self._debug:
-            self._check_callback(func, "run_in_executor")
+            check_callback(func, "run_in_executor")
         return self._executor.run(executor, func, args)
 
     def set_default_executor(self, executor: Any) -> None:

@@ -17,7 +17,6 @@ count as such.
 """
 
 import asyncio
-import inspect
 import os
 import sys
 import threading
@@ -33,6 +32,7 @@ from selectors import BaseSelector
 from typing import Any, TypeVarTuple, Unpack, cast
 
 from .._timer_queue import TimerQueue
+from ._debug import check_callback, debug_by_default, with_origin
 from ._handles import Handle, TimerHandle
 from ._poller import take_over
 from ._statistics import LoopStatistics
@@ -46,9 +46,6 @@ MAX_TURNS_WITHOUT_POLL = 8
 
 MAXIMUM_SELECT_TIMEOUT = 24 * 3600.0
 """Seconds; as in asyncio, epoll and kqueue take no longer ones on some systems."""
-
-READ_BUFFER_SIZE = 64 * 1024
-"""Bytes of the one buffer that all readers of the loop share whose data are used up at once."""
 
 _new_handle = object.__new__
 
@@ -65,7 +62,7 @@ class Scheduler(asyncio.AbstractEventLoop):
     _closed = True  # until the constructor has succeeded
 
     def __init__(self, selector: BaseSelector | None = None) -> None:
-        self._debug = _debug_by_default()
+        self._debug = debug_by_default()
         self._forked = False
         self._guarded = self._debug  # True sends the scheduling calls through their checks
         self._stopping = False
@@ -82,7 +79,6 @@ class Scheduler(asyncio.AbstractEventLoop):
         self._transports: weakref.WeakValueDictionary[int, asyncio.BaseTransport] = (
             weakref.WeakValueDictionary()
         )
-        self._read_buffer = memoryview(bytearray(READ_BUFFER_SIZE))
         self._wakeup = Wakeup()
         self._statistics = LoopStatistics()
         self._watchers.add_reader(self._wakeup.fileno(), self._woken, (), None)
@@ -182,8 +178,8 @@ class Scheduler(asyncio.AbstractEventLoop):
     ) -> Handle:
         """asyncio's own handle, which remembers its origin. RuntimeError on a dead loop."""
         self._check_closed()
-        self._check_callback(callback, caller)
-        return _with_origin(asyncio.Handle(callback, args, self, context))
+        check_callback(callback, caller)
+        return with_origin(asyncio.Handle(callback, args, self, context), __file__)
 
     def _make_timer(
         self,
@@ -195,9 +191,9 @@ class Scheduler(asyncio.AbstractEventLoop):
         """asyncio's own timer handle, which remembers its origin. RuntimeError on a dead loop."""
         self._check_closed()
         self._check_thread()
-        self._check_callback(callback, "call_at")
+        check_callback(callback, "call_at")
         timer = asyncio.TimerHandle(when, callback, args, self, context)
-        return cast(TimerHandle, _with_origin(timer))
+        return cast(TimerHandle, with_origin(timer, __file__))
 
     def _call_soon_guarded(
         self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
@@ -480,28 +476,6 @@ class Scheduler(asyncio.AbstractEventLoop):
                 "Non-thread-safe operation invoked on an event loop other than the current one: "
                 "use call_soon_threadsafe() from other threads"
             )
-
-    def _check_callback(self, callback: object, caller: str) -> None:
-        if asyncio.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
-            raise TypeError(f"coroutines cannot be used with {caller}(): use create_task() instead")
-        if not callable(callback):
-            raise TypeError(f"a callable object was expected by {caller}(), got {callback!r}")
-
-
-def _with_origin(handle: asyncio.Handle) -> Handle:
-    """Let a handle of debug mode remember who scheduled it, and not how that came to pass here."""
-    made = cast(Handle, handle)
-    trace: Any = made._source_traceback
-    while trace and trace[-1].filename == __file__:
-        trace.pop()
-    return made
-
-
-def _debug_by_default() -> bool:
-    """Debug mode as asyncio turns it on: -X dev, or PYTHONASYNCIODEBUG."""
-    return sys.flags.dev_mode or (
-        not sys.flags.ignore_environment and bool(os.environ.get("PYTHONASYNCIODEBUG"))
-    )
 
 
 # A forked child has its parent's loops in memory and shares their kernel objects: nothing that it

@@ -12,7 +12,6 @@ right after `connection_lost`.
 """
 
 import asyncio
-import enum
 import os
 import socket
 import warnings
@@ -24,6 +23,7 @@ from contextvars import copy_context
 from itertools import islice
 from typing import Any, Protocol
 
+from ._connection_state import ConnectionState
 from ._flow_control import WriteFlowControl
 from ._scheduler import Scheduler
 from ._socket_tools import (
@@ -40,21 +40,6 @@ READ_SIZE = 64 * 1024
 256 KiB, each read maps and unmaps memory, which costs more than the read."""
 
 IOV_MAX = os.sysconf("SC_IOV_MAX")
-
-
-class ConnectionState(enum.Enum):
-    """Where a connection is in its life."""
-
-    OPEN = "open"
-    CLOSING = "closing"  # close() was called; the backlog is being sent
-    CLOSED = "closed"  # connection_lost() is scheduled, or has been called
-
-
-_LEGAL_MOVES = {
-    ConnectionState.OPEN: {ConnectionState.CLOSING, ConnectionState.CLOSED},
-    ConnectionState.CLOSING: {ConnectionState.CLOSED},
-    ConnectionState.CLOSED: set[ConnectionState](),
-}
 
 
 class ConnectionOwner(Protocol):
@@ -161,9 +146,7 @@ class SocketTransport(asyncio.Transport):
     # State
 
     def _move_to(self, state: ConnectionState) -> None:
-        if state not in _LEGAL_MOVES[self._state]:
-            raise AssertionError(f"{self!r} cannot become {state.value}")
-        self._state = state
+        self._state = self._state.moved_to(state)
         self._update_direct()
 
     def _update_direct(self) -> None:
@@ -301,6 +284,8 @@ class SocketTransport(asyncio.Transport):
 
     def writelines(self, list_of_data: Iterable[Buffer]) -> None:
         pieces = [checked(data) for data in list_of_data]
+        if self._write_ended:
+            raise RuntimeError("Cannot call writelines() after write_eof()")
         if not self._direct:
             for piece in pieces:
                 self._write_later(piece)
@@ -386,7 +371,7 @@ class SocketTransport(asyncio.Transport):
             self._flushed.set_result(None)
         if self._state is ConnectionState.CLOSING:
             self._finish(None)
-        elif self._write_ended and self._sock is not None:
+        elif self._write_ended and self._flushed is None:
             self._shut_down_writing()
 
     def can_write_eof(self) -> bool:
@@ -397,7 +382,7 @@ class SocketTransport(asyncio.Transport):
             return
         self._write_ended = True
         self._update_direct()
-        if not self._backlog:
+        if not self._backlog and self._flushed is None:
             self._shut_down_writing()
 
     def _shut_down_writing(self) -> None:
@@ -420,6 +405,8 @@ class SocketTransport(asyncio.Transport):
         """For sendfile: no more writes, and a future that is done when the backlog is sent."""
         if self._flushed is not None:
             raise RuntimeError("Empty waiter is already set")
+        if self._write_ended:
+            raise RuntimeError("Cannot send a file after write_eof()")
         self._flushed = self._loop.create_future()
         if not self._backlog:
             self._flushed.set_result(None)
@@ -444,6 +431,8 @@ class SocketTransport(asyncio.Transport):
 
     def _release_writes(self) -> None:
         self._flushed = None
+        if self._write_ended and not self.is_closing():
+            self._shut_down_writing()
         self._update_direct()
 
     # Closing

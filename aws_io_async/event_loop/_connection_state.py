@@ -1,0 +1,25 @@
+"""Where a transport is in its life, whatever it carries."""
+
+import enum
+
+
+class ConnectionState(enum.Enum):
+    """Of a connection, an endpoint or a pipe."""
+
+    OPEN = "open"
+    CLOSING = "closing"  # close() was called; the backlog is being sent
+    CLOSED = "closed"  # connection_lost() is scheduled, or has been called
+
+    def moved_to(self, state: "ConnectionState") -> "ConnectionState":
+        """`state`, if that may come next."""
+        if state not in LEGAL_MOVES[self]:
+            raise AssertionError(f"a transport that is {self.value} cannot become {state.value}")
+        return state
+
+
+LEGAL_MOVES = {
+    ConnectionState.OPEN: {ConnectionState.CLOSING, ConnectionState.CLOSED},
+    ConnectionState.CLOSING: {ConnectionState.CLOSED},
+    ConnectionState.CLOSED: set[ConnectionState](),
+}
+"""Each state's possible next ones."""
