@@ -335,7 +335,8 @@ class TlsEngine:
         """Say close_notify, and discard all input from now on.
 
         The state is SHUTTING_DOWN until the peer has said it too, or CLOSED if it already has, or
-        if there is no one to say it to (in a handshake; plaintext that waits is dropped then).
+        if there is no one to say it to (in a handshake, where plaintext that waits is dropped, and
+        after a cut connection).
         Raises nothing: a connection that fails here is FAILED. Calling it again is harmless.
         """
         if self.state is _HANDSHAKE:
@@ -345,6 +346,9 @@ class TlsEngine:
         self._encrypt_waiting()
         peer_closed = self._discard_input() if self.state is _OPEN else True
         if self.state is _FAILED:
+            return
+        if self._eof and not self.clean_close:
+            self._move(_CLOSED)  # who left without a word expects none
             return
         try:
             self.ssl_object.unwrap()

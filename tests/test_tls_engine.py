@@ -689,8 +689,10 @@ def test_a_connection_that_is_cut(wire: Wire, cut: int) -> None:
     assert wire.state() is TlsState.PEER_CLOSED
     assert not wire.engine.clean_close
     wire.engine.write(b"answer")
+    unsent = wire.engine.unsent
     wire.engine.shutdown()
     assert wire.state() is TlsState.CLOSED
+    assert wire.engine.unsent == unsent, "a close_notify for a peer that has said none"
     wire.to_peer()
     assert wire.peer.read() == b"answer"
 

@@ -23,7 +23,6 @@ the shutdown timeout, and as much again whenever that sees the backlog shrink; t
 
 import asyncio
 import ssl
-import weakref
 from asyncio import constants
 from asyncio.log import logger
 from contextvars import copy_context
@@ -122,7 +121,7 @@ class TlsProtocol(asyncio.BufferedProtocol):
         self._flushing = 0  # the backlog when the shutdown timer was set
         self._lost_writes = 0
         self.app_transport = TlsTransport(self)
-        self._flow = WriteFlowControl(loop, weakref.proxy(self.app_transport), app_protocol)
+        self._flow = WriteFlowControl(loop, self.app_transport, app_protocol)
         self.set_app_protocol(app_protocol)
 
     def __repr__(self) -> str:
@@ -208,7 +207,7 @@ class TlsProtocol(asyncio.BufferedProtocol):
                 self._app.connection_lost(exc)
         finally:
             # No cycles: what OpenSSL holds is to be freed now, not by the garbage collector.
-            self._flow.protocol = asyncio.BaseProtocol()
+            self._flow.release()
             self._app = self._lower = self._error = None
             del self.app_transport
 

@@ -54,11 +54,11 @@ async def start_tls(
     )
     app_transport = tls.app_transport
     transport.set_protocol(tls)
-    tls.connection_made(transport)
-    if isinstance(protocol, asyncio.StreamReaderProtocol):
-        _take_over_stream(protocol, tls)
-    transport.resume_reading()  # the reader may have paused it
     try:
+        tls.connection_made(transport)
+        if isinstance(protocol, asyncio.StreamReaderProtocol):
+            _take_over_stream(protocol, transport, tls)
+        transport.resume_reading()  # the reader may have paused it
         await waiter
     except BaseException:
         app_transport.close()
@@ -66,17 +66,17 @@ async def start_tls(
     return app_transport
 
 
-def _take_over_stream(protocol: Any, tls: TlsProtocol) -> None:
+def _take_over_stream(protocol: Any, transport: Any, tls: TlsProtocol) -> None:
     """Make a stream use the new transport, and move what it has read ahead to the engine.
 
     asyncio does the first after the handshake, and for the writer only: by then the reader may have
     paused the wrong transport.
     """
-    protocol._transport = tls.app_transport
     protocol._over_ssl = True
     reader = protocol._stream_reader
-    if reader is None:
+    if reader is None or reader._transport is not transport:  # it has no transport yet
         return
+    protocol._transport = tls.app_transport
     reader._transport = tls.app_transport
     reader._paused = False
     read_ahead = bytes(reader._buffer)

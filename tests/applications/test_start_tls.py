@@ -84,6 +84,44 @@ async def test_the_upgrade_of_streams(
         assert await reader.readline() == b"TLSv1.3\n"
 
 
+@pytest.mark.loops("aws_io_async", "asyncio")  # uvloop waits for ever
+async def test_a_stream_that_begins_with_the_upgrade(
+    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    """The stream's protocol gets its connection_made only with the transport that has TLS."""
+    loop = asyncio.get_running_loop()
+    served = loop.create_future()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((await reader.readline())[::-1])
+        writer.close()
+        await writer.wait_closed()
+        served.set_result(None)
+
+    class TlsFirst(asyncio.StreamReaderProtocol):
+        def connection_made(self, transport: Any) -> None:
+            upgrade = loop.create_task(
+                loop.start_tls(transport, self, server_tls, server_side=True)
+            )
+            upgrade.add_done_callback(
+                lambda done: super(TlsFirst, self).connection_made(cast(Any, done.result()))
+            )
+
+    server = await loop.create_server(
+        lambda: TlsFirst(asyncio.StreamReader(), answer), "127.0.0.1", 0
+    )
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=client_tls, server_hostname="localhost"
+        )
+        writer.write(b"abc\n")
+        assert await reader.read() == b"\ncba"
+        writer.close()
+        await writer.wait_closed()
+        await served
+
+
 async def test_megabytes_both_ways_after_the_upgrade(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
