@@ -300,7 +300,8 @@ class Scheduler(asyncio.AbstractEventLoop):
                 if self._ready:
                     batch, self._ready = self._ready, []
                     self._run(batch)
-                self._dispatch(events)
+                if events:
+                    self._dispatch(events)
             if timers:
                 self._run_due_timers()
             if self._stopping:
@@ -308,28 +309,30 @@ class Scheduler(asyncio.AbstractEventLoop):
 
     def _poll(self) -> list[tuple[int, int]]:
         """Wait for descriptors, no longer than until the next timer or callback."""
+        statistics = self._statistics
+        statistics.polls += 1
         self._polling = True
         if self._ready or self._foreign or self._stopping:
             self._polling = False
-            return self._watchers.poll(0)
-        timeout = None
-        started = time.monotonic()
-        due = self._timers.next_due()
-        if due is not None:
-            timeout = min(max(0.0, due - started), MAXIMUM_SELECT_TIMEOUT)
-        ready = self._watchers.poll(timeout)
-        self._polling = False
-        self._statistics.idle_seconds += time.monotonic() - started
-        return ready
-
-    def _dispatch(self, ready: list[tuple[int, int]]) -> None:
-        """Run the watchers of the descriptors that are ready."""
-        self._statistics.polls += 1
-        self._statistics.events += len(ready)
-        if self._debug:
-            self._watchers.dispatch_timed(ready, self._callback_failed, self._report_if_slow)
+            events = self._watchers.poll(0)
         else:
-            self._watchers.dispatch(ready, self._callback_failed)
+            started = time.monotonic()
+            events = self._watchers.poll(self._time_to_next_timer(started))
+            self._polling = False
+            statistics.idle_seconds += time.monotonic() - started
+        statistics.events += len(events)
+        return events
+
+    def _time_to_next_timer(self, now: float) -> float | None:
+        due = self._timers.next_due()
+        return None if due is None else min(max(0.0, due - now), MAXIMUM_SELECT_TIMEOUT)
+
+    def _dispatch(self, events: list[tuple[int, int]]) -> None:
+        """Run the watchers of the descriptors that are ready."""
+        if self._debug:
+            self._watchers.dispatch_timed(events, self._callback_failed, self._report_if_slow)
+        else:
+            self._watchers.dispatch(events, self._callback_failed)
 
     def _take_foreign(self) -> None:
         foreign = self._foreign

@@ -68,7 +68,7 @@ class TlsTransport(asyncio.Transport):
             self._tls.write(data)
 
     def writelines(self, list_of_data: Iterable[Buffer]) -> None:
-        self.write(b"".join(list_of_data))  # one piece makes fewer records
+        self.write(b"".join(map(checked, list_of_data)))  # one piece makes fewer records
 
     def can_write_eof(self) -> bool:
         return False

@@ -208,7 +208,7 @@ class TlsProtocol(asyncio.BufferedProtocol):
         finally:
             # No cycles: what OpenSSL holds is to be freed now, not by the garbage collector.
             self._flow.release()
-            self._app = self._lower = self._error = None
+            self._app = self._lower = self._error = self._engine.error = None
             del self.app_transport
 
     # Handshake

@@ -101,7 +101,9 @@ class Watchers:
         callback: Any
         readable, writable = self._poller.readable, self._poller.writable
         for fd, events in ready:
-            if events & readable and fd in readers and fd not in fresh:
+            if fresh and fd in fresh:
+                continue
+            if events & readable and fd in readers:
                 run, callback = readers[fd]
                 try:
                     run(callback)
@@ -109,7 +111,7 @@ class Watchers:
                     raise
                 except BaseException as exc:
                     failed(callback, exc)
-            if events & writable and fd in writers and fd not in fresh:
+            if events & writable and fd in writers and not (fresh and fd in fresh):
                 run, callback = writers[fd]
                 try:
                     run(callback)
