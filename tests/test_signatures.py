@@ -19,7 +19,7 @@ from aws_io_async.event_loop._datagram import DatagramTransport
 from aws_io_async.event_loop._pipes import ReadPipeTransport, WritePipeTransport
 from aws_io_async.event_loop._server import Server
 from aws_io_async.event_loop._subprocess import SubprocessTransport
-from aws_io_async.event_loop._tls_transport import TlsTransport
+from aws_io_async.event_loop._tls_transport import SslTransport
 from aws_io_async.event_loop._transport import SocketTransport
 
 
@@ -98,7 +98,7 @@ SYNONYMS = {"nbytes": "n"}
 
 TRANSPORTS: list[tuple[type, type]] = [
     (SocketTransport, asyncio.Transport),
-    (TlsTransport, asyncio.Transport),
+    (SslTransport, asyncio.Transport),
     (DatagramTransport, asyncio.DatagramTransport),
     (SubprocessTransport, asyncio.SubprocessTransport),
     (ReadPipeTransport, asyncio.ReadTransport),

@@ -1462,4 +1462,4 @@ def test_a_transport_that_nobody_closed_is_reported(contexts: Contexts) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         gc.collect()
-    assert any("unclosed transport <TlsTransport" in str(warning.message) for warning in caught)
+    assert any("unclosed transport <SslTransport" in str(warning.message) for warning in caught)

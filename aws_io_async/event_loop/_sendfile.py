@@ -12,7 +12,7 @@ from typing import Any
 
 from . import _sock_ops
 from ._scheduler import Scheduler
-from ._tls_transport import TlsTransport
+from ._tls_transport import SslTransport
 from ._transport import SocketTransport
 
 COPY_SIZE = 256 * 1024
@@ -75,7 +75,7 @@ async def sendfile(
         except asyncio.SendfileNotAvailableError:
             if not fallback:
                 raise
-    elif not isinstance(transport, TlsTransport):
+    elif not isinstance(transport, SslTransport):
         raise RuntimeError(f"sendfile is not supported for transport {transport!r}")
     elif not fallback:
         raise RuntimeError(

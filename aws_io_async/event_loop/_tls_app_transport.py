@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from ._tls_protocol import TlsProtocol
 
 
-class TlsTransport(asyncio.Transport):
-    """The transport of a TLS connection. Thread: the loop's.
+class SslTransport(asyncio.Transport):
+    """The transport of a TLS connection, by the name that asyncio and its users give to TLS.
+
+    Thread: the loop's.
 
     As in asyncio, TLS has no half-closed connections: there is no `write_eof`, and a connection
     whose peer has said close_notify is closed after `eof_received`.

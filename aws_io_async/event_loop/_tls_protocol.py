@@ -1,7 +1,7 @@
 """TLS over any stream transport of any asyncio loop, another TLS connection included.
 
 Theory of operation. Two objects make one TLS connection. `TlsProtocol` is the protocol of the lower
-transport, `TlsTransport` the transport of the application's protocol, and between them a
+transport, `SslTransport` the transport of the application's protocol, and between them a
 `TlsEngine` has the keys. Its `TlsState` is the state of the connection; on top of that there are
 but two flags: `_closing` (close() or abort() was called, or the lower transport is gone: nothing is
 delivered any more) and `_paused` (the application does not want to read now).
@@ -31,7 +31,7 @@ from typing import Any
 from .._tls_engine import TlsEngine, TlsState
 from ._flow_control import WriteFlowControl
 from ._socket_tools import LOST_WRITES_BEFORE_WARNING, Buffer
-from ._tls_app_transport import TlsTransport
+from ._tls_app_transport import SslTransport
 from ._tls_arguments import default_context, shared_buffer, timeout, writing_is_paused
 
 HELD_WHILE_DELIVERING = 64 * 1024
@@ -120,7 +120,7 @@ class TlsProtocol(asyncio.BufferedProtocol):
         self._error: BaseException | None = None  # for connection_lost
         self._flushing = 0  # the backlog when the shutdown timer was set
         self._lost_writes = 0
-        self.app_transport = TlsTransport(self)
+        self.app_transport = SslTransport(self)
         self._flow = WriteFlowControl(loop, self.app_transport, app_protocol)
         self.set_app_protocol(app_protocol)
 
@@ -458,7 +458,7 @@ class TlsProtocol(asyncio.BufferedProtocol):
     def _app_failed(self, exc: BaseException, method: str) -> None:
         self._fail(exc, f"Fatal error: protocol.{method}() call failed.")
 
-    # For TlsTransport
+    # For SslTransport
 
     def get_protocol(self) -> Any:
         return self._app

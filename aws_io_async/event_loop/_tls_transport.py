@@ -1,10 +1,10 @@
-"""TLS for the rest of the loop: `TlsProtocol`, `TlsTransport`, and the upgrade of a connection."""
+"""TLS for the rest of the loop: `TlsProtocol`, `SslTransport`, and the upgrade of a connection."""
 
 import asyncio
 import ssl
 from typing import Any
 
-from ._tls_app_transport import TlsTransport as TlsTransport
+from ._tls_app_transport import SslTransport as SslTransport
 from ._tls_protocol import TlsProtocol as TlsProtocol
 
 
