@@ -16,12 +16,30 @@ import trustme
 from tests import loops
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--loops",
+        default=",".join(loops.FACTORIES),
+        metavar="NAME,...",
+        help="run asynchronous tests on these event loops only (default: %(default)s)",
+    )
+
+
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, loops.Factory]:
     marker = item.get_closest_marker("loops")
     names = marker.args if marker else tuple(loops.FACTORIES)
-    return {name: loops.ALL[name] for name in names if name in loops.ALL}
+    wanted = config.getoption("loops").split(",")
+    return {name: loops.FACTORIES[name] for name in names if name in wanted} or {
+        name: loops.FACTORIES[name] for name in names if name in loops.FACTORIES
+    }
+
+
+def pytest_collection_finish() -> None:
+    """Have the collections after each test look at what tests make, not at all that is imported."""
+    gc.collect()
+    gc.freeze()
 
 
 def _open_fds() -> dict[int, str]:

@@ -18,7 +18,6 @@ ROOT = Path(aws_io_async.__file__).parent
 
 FLOORS = [
     ["errors", "log", "statistics", "message_pool", "pem", "shared_library", "stream"],
-    ["_tls_records"],  # a half-storey: what `_tls_engine` reads from the bytes
     ["tls_context", "_tls_engine", "_timer_queue", "_host_cache", "_backoff"],
     ["event_loop", "future"],
     ["channel", "socket", "pipe", "host_resolver", "async_stream", "retry_strategy"],
@@ -72,7 +71,7 @@ EVENT_LOOP = [
 ]
 """From left to right."""
 
-WITHOUT_IO = {*FLOORS[1], *FLOORS[2]}
+WITHOUT_IO = {*FLOORS[1]}
 """Logic that has no loop, no clock, no thread and no logger ..."""
 
 IO_MODULES = {"asyncio", "threading", "socket", "time", "logging", "selectors"}
