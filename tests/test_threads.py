@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -159,6 +160,33 @@ class TestCallSoonThreadsafe:
 
         loop.run_until_complete(main())
         assert sorted(results) == sorted([2 * n for n in range(50)] * 4)
+
+    def test_a_run_that_is_cut_off_with_a_wake_up_in_its_hands_loses_it_not(
+        self, ours: EventLoop
+    ) -> None:
+        """Ctrl-C in a callback ends the turn before the loop has seen that it was woken."""
+        near, far = socket.socketpair()
+
+        def interrupt() -> None:
+            ours.remove_reader(near)
+            raise KeyboardInterrupt
+
+        with near, far:
+            ours.add_reader(near, interrupt)
+            far.send(b"x")
+            ours._wakeup.wake()  # as a thread would now
+            with pytest.raises(KeyboardInterrupt):
+                ours.run_forever()
+
+        def stop_once_it_waits() -> None:
+            while not ours._polling:
+                time.sleep(0)
+            ours.call_soon_threadsafe(ours.stop)
+
+        thread = threading.Thread(target=stop_once_it_waits)
+        ours.call_soon(thread.start)
+        ours.run_forever()
+        thread.join()
 
 
 @pytest.mark.usefixtures("restless")

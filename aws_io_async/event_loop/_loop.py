@@ -82,9 +82,6 @@ class EventLoop(Runtime):
     def remove_signal_handler(self, sig: int) -> bool:
         return self._signals.remove(sig)
 
-    def _signal_arrived(self, signum: int) -> None:
-        self._signals.arrived(signum)
-
     # Names
 
     async def getaddrinfo(

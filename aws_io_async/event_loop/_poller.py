@@ -9,6 +9,7 @@ The bits of `events` are the poller's own: test them with its `readable` and `wr
 As in `selectors`, a hang-up or an error is both, so that whoever waits comes to know of it.
 """
 
+import os
 import select
 import selectors
 import sys
@@ -26,6 +27,8 @@ class Poller(Protocol):
 
     readable: int
     writable: int
+    has_edges: bool
+    """Whether `report_edges` can be called."""
 
     def update(self, fd: int, old: int, new: int) -> None:
         """Change what is waited for on `fd` from `old` to `new`, masks of EVENT_READ and
@@ -34,6 +37,9 @@ class Poller(Protocol):
 
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
         """Wait for events, at most `timeout` seconds (0: don't, None: for ever)."""
+
+    def report_edges(self, fd: int) -> None:
+        """Report `fd`, watched for reading, at each write to its other end, read or not."""
 
     def close(self) -> None:
         """Release the kernel object; idempotent."""
@@ -44,6 +50,7 @@ class SelectorPoller:
 
     readable = EVENT_READ
     writable = EVENT_WRITE
+    has_edges = False
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector
@@ -59,6 +66,9 @@ class SelectorPoller:
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
         return [(key.fd, events) for key, events in self._selector.select(timeout)]
 
+    def report_edges(self, fd: int) -> None:
+        raise NotImplementedError("this poller reports levels only")
+
     def close(self) -> None:
         self._selector.close()
 
@@ -67,10 +77,11 @@ if sys.platform == "linux":
     _EPOLL_EVENTS = (0, select.EPOLLIN, select.EPOLLOUT, select.EPOLLIN | select.EPOLLOUT)
 
     class EpollPoller:
-        """epoll, level-triggered."""
+        """epoll, level-triggered unless edges are asked for."""
 
         readable = ~select.EPOLLOUT
         writable = ~select.EPOLLIN
+        has_edges = hasattr(os, "eventfd")
 
         def __init__(self, selector: selectors.EpollSelector) -> None:
             self._selector = selector
@@ -94,6 +105,9 @@ if sys.platform == "linux":
                 # Closed behind our back, and the number used anew.
                 self._epoll.register(fd, _EPOLL_EVENTS[new])
 
+        def report_edges(self, fd: int) -> None:
+            self._epoll.modify(fd, select.EPOLLIN | select.EPOLLET)
+
         def poll(self, timeout: float | None) -> list[tuple[int, int]]:
             return self._epoll.poll(timeout, MAX_EVENTS)
 
@@ -106,6 +120,7 @@ class KqueuePoller:
 
     readable = EVENT_READ
     writable = EVENT_WRITE
+    has_edges = False
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector
@@ -130,6 +145,9 @@ class KqueuePoller:
             (event.ident, EVENT_READ if event.filter == read else EVENT_WRITE)
             for event in self._kqueue.control(None, MAX_EVENTS, timeout)
         ]
+
+    def report_edges(self, fd: int) -> None:
+        raise NotImplementedError("this poller reports levels only")
 
     def close(self) -> None:
         self._selector.close()

@@ -36,7 +36,6 @@ from ._debug import check_callback, debug_by_default, with_origin
 from ._handles import Handle, TimerHandle
 from ._poller import take_over
 from ._statistics import LoopStatistics
-from ._wakeup import Wakeup
 from ._watchers import Watcher, Watchers
 
 Ts = TypeVarTuple("Ts")
@@ -79,9 +78,8 @@ class Scheduler(asyncio.AbstractEventLoop):
         self._transports: weakref.WeakValueDictionary[int, asyncio.BaseTransport] = (
             weakref.WeakValueDictionary()
         )
-        self._wakeup = Wakeup()
         self._statistics = LoopStatistics()
-        self._watchers.add_reader(self._wakeup.fileno(), self._woken, (), None)
+        self._wakeup = self._watchers.add_wakeup(lambda wakeup: wakeup.drain())
         self._closed = False
         _loops.add(self)
 
@@ -265,6 +263,7 @@ class Scheduler(asyncio.AbstractEventLoop):
                 firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
             )
             events._set_running_loop(self)
+            self._wakeup.drain()  # the run before may have been cut off with one in its hands
             self._run_turns()
         finally:
             self._stopping = False
@@ -405,14 +404,6 @@ class Scheduler(asyncio.AbstractEventLoop):
         if isinstance(callback, asyncio.Handle):
             context["handle"] = callback
         self.call_exception_handler(context)
-
-    def _woken(self) -> None:
-        """The wakeup fd is readable: what was queued is taken in by the turn; signals are here."""
-        for signum in self._wakeup.drain():
-            self._signal_arrived(signum)
-
-    def _signal_arrived(self, signum: int) -> None:
-        raise NotImplementedError
 
     def stop(self) -> None:
         self._stopping = True

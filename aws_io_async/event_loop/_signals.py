@@ -1,8 +1,8 @@
 """`add_signal_handler` and `remove_signal_handler`.
 
 The interpreter's own C handler does the part that has to be safe in a signal: it writes the
-signal's number to the loop's wakeup pair (`signal.set_wakeup_fd`). The loop reads it there and
-calls `arrived`, which puts the user's callback into the ready queue, like any other callback.
+signal's number to a pair of sockets (`signal.set_wakeup_fd`), which is there while there are
+handlers. The loop reads it and puts the user's callback into the ready queue, like any other.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from ._scheduler import Scheduler
+from ._wakeup import Pair
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -31,13 +32,13 @@ class _Handler:
 class SignalHandlers:
     """The signal handlers of one loop.
 
-    Thread: `add`, `remove` and `close` on the main thread, as the interpreter demands; `arrived`
-    on the loop's.
+    Thread: the main one for `add`, `remove` and `close`, as the interpreter demands.
     """
 
     def __init__(self, loop: Scheduler) -> None:
         self._loop = loop
         self._handlers: dict[int, _Handler] = {}
+        self._pair: Pair | None = None  # while there are handlers
 
     def add(self, sig: int, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         """Run `callback(*args)` on the loop, in the present context, whenever `sig` arrives.
@@ -49,17 +50,20 @@ class SignalHandlers:
         _check_callback(callback)
         _check_signal(sig)
         self._loop._check_closed()
+        if self._pair is None:
+            self._pair = Pair()
+            self._loop._add_reader(self._pair.fileno(), self._read)
         try:
             # A full pair is no news: the loop is about to wake, and finds a byte of this signal
             # or of others there.
-            signal.set_wakeup_fd(self._loop._wakeup.signal_fileno(), warn_on_full_buffer=False)
-        except (ValueError, OSError) as exc:
-            raise RuntimeError(str(exc)) from exc
-        try:
+            signal.set_wakeup_fd(self._pair.signal_fileno(), warn_on_full_buffer=False)
             _set_disposition(sig, _do_nothing)
             signal.siginterrupt(sig, False)  # let the kernel resume interrupted system calls
-        except (OSError, RuntimeError):
-            self._give_wakeup_fd_back_if_unused()
+        except (ValueError, OSError) as exc:
+            self._close_pair_if_unused()
+            raise RuntimeError(str(exc)) from exc
+        except RuntimeError:
+            self._close_pair_if_unused()
             raise
         self._handlers[sig] = _Handler(callback, args, copy_context())
 
@@ -76,24 +80,23 @@ class SignalHandlers:
             sig, signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL
         )
         del self._handlers[sig]
-        self._give_wakeup_fd_back_if_unused()
+        self._close_pair_if_unused()
         return True
 
-    def arrived(self, signum: int) -> None:
-        """`signum` came in by the wakeup pair: queue its callback, if it has one."""
-        handler = self._handlers.get(signum)
-        if handler is not None:
-            self._loop.call_soon(self._run, signum, handler, context=handler.context)
+    def _read(self) -> None:
+        """Signals have come in: queue their callbacks, those that have one."""
+        assert self._pair is not None
+        for signum in self._pair.drain():
+            handler = self._handlers.get(signum)
+            if handler is not None:
+                self._loop.call_soon(self._run, signum, handler, context=handler.context)
 
     def _run(self, signum: int, handler: _Handler) -> None:
         if self._handlers.get(signum) is handler:  # neither removed nor replaced meanwhile
             handler.callback(*handler.args)
 
     def close(self) -> None:
-        """Restore the defaults of all signals that have a handler.
-
-        To be called while the wakeup pair is open: until then signals are written to it.
-        """
+        """Restore the defaults of all signals that have a handler."""
         if not self._handlers:
             return
         if sys.is_finalizing():
@@ -104,25 +107,30 @@ class SignalHandlers:
                 source=self._loop,
             )
             self._handlers.clear()
+            self._close_pair_if_unused()
             return
         for sig in list(self._handlers):
             self.remove(sig)
 
     def disown(self) -> None:
-        """This process is a forked child: keep its signals out of its parent's wakeup pair."""
-        if self._handlers:
-            self._handlers.clear()
-            self._give_wakeup_fd_back_if_unused()
+        """This process is a forked child: keep its signals out of its parent's pair."""
+        self._handlers.clear()
+        self._close_pair_if_unused()
 
-    def _give_wakeup_fd_back_if_unused(self) -> None:
-        if self._handlers:
+    def _close_pair_if_unused(self) -> None:
+        """Take the pair from the interpreter first: until then signals are written to it."""
+        pair = self._pair
+        if self._handlers or pair is None:
             return
+        self._pair = None
         try:
             fd = signal.set_wakeup_fd(-1)
-            if fd not in (-1, self._loop._wakeup.signal_fileno()):  # by now another loop's
+            if fd not in (-1, pair.signal_fileno()):  # by now another loop's
                 signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
         except (ValueError, OSError) as exc:
             logger.info("set_wakeup_fd(-1) failed: %s", exc)
+        self._loop._remove_reader(pair.fileno())
+        pair.close()
 
 
 def _check_callback(callback: object) -> None:

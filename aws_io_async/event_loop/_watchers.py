@@ -16,9 +16,12 @@ from functools import partial
 from typing import Any
 
 from ._poller import EVENT_READ, EVENT_WRITE, Poller
+from ._wakeup import Event, Pair
 
 Watcher = tuple[Callable[..., object], Callable[[], object]]
 """What runs when an fd is ready: a context's `run`, and the callback."""
+
+Wakeup = Event | Pair
 
 Failed = Callable[[object, BaseException], None]
 """Told of a callback and of the exception that it raised."""
@@ -87,6 +90,14 @@ class Watchers:
         return (EVENT_READ if fd in self.readers else 0) | (
             EVENT_WRITE if fd in self.writers else 0
         )
+
+    def add_wakeup(self, callback: Callable[[Wakeup], object]) -> Wakeup:
+        """A new wakeup of the kind that suits the poller; `callback` is told of its calls."""
+        wakeup: Wakeup = Event() if self._poller.has_edges else Pair()
+        self.add_reader(wakeup.fileno(), callback, (wakeup,), None)
+        if isinstance(wakeup, Event):
+            self._poller.report_edges(wakeup.fileno())
+        return wakeup
 
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
         """What is ready, after waiting `timeout` seconds at most (None: for ever)."""
