@@ -177,6 +177,38 @@ class TestTimers:
         ours.run_forever()
         assert ran == list(range(200))
 
+    @pytest.mark.parametrize("delay", [0, -1])
+    def test_a_timer_that_is_due_at_once_comes_after_what_was_ready_before_it(
+        self, loop: Loop, delay: float
+    ) -> None:
+        """`wait_for(task, tiny)` relies on that: the task gets its first step."""
+        if is_uvloop(loop):
+            pytest.skip("uvloop makes call_soon of a timer that is due")
+        ran: list[str] = []
+
+        def schedule() -> None:
+            loop.call_soon(ran.append, "callback")
+            loop.call_later(delay, ran.append, "timer")
+            loop.call_later(0.01, loop.stop)
+
+        loop.call_soon(schedule)
+        loop.run_forever()
+        assert ran == ["callback", "timer"]
+
+    def test_due_timers_survive_ctrl_c_in_a_callback_of_their_turn(self, ours: EventLoop) -> None:
+        ran: list[str] = []
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        ours.call_later(-1, ran.append, "timer")
+        ours.call_soon(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ours.run_forever()
+        ours.call_later(0.01, ours.stop)
+        ours.run_forever()
+        assert ran == ["timer"]
+
     @pytest.mark.parametrize("delay", [0, 0.0, -1, -1e9, False])
     def test_no_delay_or_a_negative_one_is_now(self, loop: Loop, delay: float) -> None:
         ran: list[str] = []

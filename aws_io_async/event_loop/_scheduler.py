@@ -291,18 +291,24 @@ class Scheduler(asyncio.AbstractEventLoop):
                 self._take_foreign()
             if self._ready and turns_without_poll < MAX_TURNS_WITHOUT_POLL:
                 turns_without_poll += 1
-                batch, self._ready = self._ready, []
-                self._run(batch)
+                events = None
             else:
                 turns_without_poll = 0
                 events = self._poll()
+            # Told before anything runs: a timer that becomes due meanwhile, or is made meanwhile,
+            # comes after what is ready by then.
+            due = self._due_timers() if timers else None
+            try:
                 if self._ready:
                     batch, self._ready = self._ready, []
                     self._run(batch)
                 if events:
                     self._dispatch(events)
-            if timers:
-                self._run_due_timers()
+            except BaseException:
+                self._ready.extend(due or ())
+                raise
+            if due:
+                self._run(due)
             if self._stopping:
                 return
 
@@ -338,12 +344,12 @@ class Scheduler(asyncio.AbstractEventLoop):
         while foreign:
             self._ready.append(foreign.popleft())
 
-    def _run_due_timers(self) -> None:
+    def _due_timers(self) -> list[Handle]:
         now = time.monotonic()
         due = self._timers.pop_due(now + self._clock_resolution)
         if due:
             self._statistics.note_lag(now - due[0].when())
-            self._run(cast(list[Handle], due))
+        return cast(list[Handle], due)
 
     def _run(self, batch: list[Handle]) -> None:
         """Run callbacks, in order. One that raises stops no other."""
