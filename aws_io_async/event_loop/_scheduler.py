@@ -282,8 +282,9 @@ class Scheduler(asyncio.AbstractEventLoop):
         raise NotImplementedError
 
     def _run_turns(self) -> None:
-        statistics = self._statistics
-        foreign, timers = self._foreign, self._timers.heap
+        statistics, foreign, timers = self._statistics, self._foreign, self._timers.heap
+        poll, dispatch, failed = self._watchers.poll, self._watchers.dispatch, self._callback_failed
+        now = time.monotonic
         turns_without_poll = MAX_TURNS_WITHOUT_POLL  # the first turn looks at the descriptors
         while True:
             statistics.turns += 1
@@ -294,7 +295,16 @@ class Scheduler(asyncio.AbstractEventLoop):
                 events = None
             else:
                 turns_without_poll = 0
-                events = self._poll()
+                self._polling = True
+                if self._ready or foreign or self._stopping:
+                    events = poll(0)
+                else:
+                    asleep = now()
+                    events = poll(self._time_to_next_timer(asleep) if timers else None)
+                    statistics.idle_seconds += now() - asleep
+                self._polling = False
+                statistics.polls += 1
+                statistics.events += len(events)
             # Told before anything runs: a timer that becomes due meanwhile, or is made meanwhile,
             # comes after what is ready by then.
             due = self._due_timers() if timers else None
@@ -303,7 +313,10 @@ class Scheduler(asyncio.AbstractEventLoop):
                     batch, self._ready = self._ready, []
                     self._run(batch)
                 if events:
-                    self._dispatch(events)
+                    if self._debug:
+                        self._watchers.dispatch_timed(events, failed, self._report_if_slow)
+                    else:
+                        dispatch(events, failed)
             except BaseException:
                 self._ready.extend(due or ())
                 raise
@@ -312,32 +325,9 @@ class Scheduler(asyncio.AbstractEventLoop):
             if self._stopping:
                 return
 
-    def _poll(self) -> list[tuple[int, int]]:
-        """Wait for descriptors, no longer than until the next timer or callback."""
-        statistics = self._statistics
-        statistics.polls += 1
-        self._polling = True
-        if self._ready or self._foreign or self._stopping:
-            self._polling = False
-            events = self._watchers.poll(0)
-        else:
-            started = time.monotonic()
-            events = self._watchers.poll(self._time_to_next_timer(started))
-            self._polling = False
-            statistics.idle_seconds += time.monotonic() - started
-        statistics.events += len(events)
-        return events
-
     def _time_to_next_timer(self, now: float) -> float | None:
         due = self._timers.next_due()
         return None if due is None else min(max(0.0, due - now), MAXIMUM_SELECT_TIMEOUT)
-
-    def _dispatch(self, events: list[tuple[int, int]]) -> None:
-        """Run the watchers of the descriptors that are ready."""
-        if self._debug:
-            self._watchers.dispatch_timed(events, self._callback_failed, self._report_if_slow)
-        else:
-            self._watchers.dispatch(events, self._callback_failed)
 
     def _take_foreign(self) -> None:
         foreign = self._foreign
