@@ -21,5 +21,3 @@ if uvloop is not None:
     # libuv opens descriptors with its first loop that it keeps for good: no leak of a test's.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.sleep(0))
-
-ALL: dict[str, Factory] = dict(FACTORIES)

@@ -207,7 +207,7 @@ async def test_start_while_all_tasks_are_cancelled(way_of_waiting: str) -> None:
 def test_on_a_loop_of_another_thread(name: str, way_of_waiting: str) -> None:
     if name == "asyncio" and (way_of_waiting == "thread" or sys.version_info < (3, 12)):
         pytest.skip("asyncio chooses its way once for all, and before 3.12 needs the main thread")
-    loop = loops.ALL[name]()
+    loop = loops.FACTORIES[name]()
     results: list[Any] = []
 
     async def main() -> None:
@@ -228,7 +228,7 @@ def test_on_a_loop_of_another_thread(name: str, way_of_waiting: str) -> None:
 def test_loop_closed_before_the_child_ends(
     way_of_waiting: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    loop = loops.ALL["aws_io_async"]()
+    loop = loops.FACTORIES["aws_io_async"]()
     transport, _ = loop.run_until_complete(
         loop.subprocess_exec(asyncio.SubprocessProtocol, *BLOCKED)
     )

@@ -4,61 +4,22 @@ import asyncio
 import errno
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.recorders import DatagramRecorder
+
 LOCAL = "127.0.0.1"
 
 
-class Recorder(asyncio.DatagramProtocol):
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.received: list[tuple[bytes, Any]] = []
-        self.errors: list[Exception] = []
-        self.lost_with: BaseException | None = None
-        self._news = asyncio.Event()
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self._happened("made")
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        self.received.append((data, addr))
-        self._happened("datagram")
-
-    def error_received(self, exc: Exception) -> None:
-        self.errors.append(exc)
-        self._happened("error")
-
-    def pause_writing(self) -> None:
-        self._happened("pause")
-
-    def resume_writing(self) -> None:
-        self._happened("resume")
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.lost_with = exc
-        self._happened("lost")
-
-    def _happened(self, what: str) -> None:
-        self.events.append(what)
-        self._news.set()
-
-    async def until(self, reached: Callable[[], bool]) -> None:
-        while not reached():
-            self._news.clear()
-            await self._news.wait()
-
-    async def has(self, what: str, times: int = 1) -> None:
-        await self.until(lambda: self.events.count(what) >= times)
-
-
 @asynccontextmanager
-async def endpoint(*args: Any, factory: Any = Recorder, **options: Any) -> AsyncIterator[Any]:
+async def endpoint(
+    *args: Any, factory: Any = DatagramRecorder, **options: Any
+) -> AsyncIterator[Any]:
     """The protocol of a datagram endpoint."""
     transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
         factory, *args, **options
@@ -86,11 +47,11 @@ async def test_a_conversation(host: str) -> None:
             assert client.transport.get_protocol() is client
             client.transport.sendto(b"ping")
             await server.has("datagram")
-            ((data, source),) = server.received
+            ((data, source),) = server.datagrams
             assert (data, source) == (b"ping", name(client))
             server.transport.sendto(b"pong", source)
             await client.has("datagram")
-            assert client.received == [(b"pong", address)]
+            assert client.datagrams == [(b"pong", address)]
         assert client.events == ["made", "datagram", "lost"]
         assert client.lost_with is None
 
@@ -109,11 +70,11 @@ async def test_unix_datagrams(tmp_path: Path, abstract: bool) -> None:
         big = bytes(100_000)
         client.transport.sendto(big)
         await server.has("datagram")
-        data, source = server.received[0]
+        data, source = server.datagrams[0]
         assert data == big
         server.transport.sendto(b"pong", source)
         await client.has("datagram")
-        assert client.received[0][0] == b"pong"
+        assert client.datagrams[0][0] == b"pong"
     if not abstract:  # what a dead endpoint has left behind is replaced
         async with endpoint(one, family=socket.AF_UNIX):
             pass
@@ -124,7 +85,7 @@ async def test_big_datagrams_are_whole() -> None:
         biggest = bytes(range(256)) * 255
         client.transport.sendto(biggest, name(server))
         await server.has("datagram")
-        assert server.received[0][0] == biggest
+        assert server.datagrams[0][0] == biggest
         client.transport.sendto(bytes(70_000), name(server))
         await client.has("error")
         assert client.errors[0].errno == errno.EMSGSIZE
@@ -137,7 +98,7 @@ async def test_empty_datagrams_arrive() -> None:
     async with endpoint((LOCAL, 0)) as server, endpoint(remote_addr=name(server)) as client:
         client.transport.sendto(b"")
         await server.has("datagram")
-        assert server.received == [(b"", name(client))]
+        assert server.datagrams == [(b"", name(client))]
 
 
 async def test_bytes_of_every_kind() -> None:
@@ -146,7 +107,7 @@ async def test_bytes_of_every_kind() -> None:
         for data in kinds:
             client.transport.sendto(data)
         await server.has("datagram", 3)
-        assert [data for data, _ in server.received] == [b"abc"] * 3
+        assert [data for data, _ in server.datagrams] == [b"abc"] * 3
 
 
 async def test_an_unreachable_port_is_an_error_and_not_the_end() -> None:
@@ -162,7 +123,7 @@ async def test_an_unreachable_port_is_an_error_and_not_the_end() -> None:
         assert not client.transport.is_closing()
         async with endpoint(address) as server:
             client.transport.sendto(b"now?")
-            await server.until(lambda: (b"now?", name(client)) in server.received)
+            await server.until(lambda: (b"now?", name(client)) in server.datagrams)
 
 
 @pytest.mark.loops("aws_io_async", "asyncio")  # uvloop ends the endpoint
@@ -171,7 +132,7 @@ async def test_a_protocol_that_raises_is_reported_and_goes_on() -> None:
     reported: list[Any] = []
     loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
 
-    class Failing(Recorder):
+    class Failing(DatagramRecorder):
         def datagram_received(self, data: bytes, addr: Any) -> None:
             super().datagram_received(data, addr)
             raise ValueError(data)
@@ -193,7 +154,7 @@ async def test_a_protocol_that_raises_is_reported_and_goes_on() -> None:
 async def test_many_datagrams_do_not_keep_the_others_waiting() -> None:
     loop: Any = asyncio.get_running_loop()
 
-    class Counting(Recorder):
+    class Counting(DatagramRecorder):
         def datagram_received(self, data: bytes, addr: Any) -> None:
             turns.append(loop.statistics().turns)
             super().datagram_received(data, addr)
@@ -218,7 +179,7 @@ async def test_addresses_are_checked() -> None:
         with pytest.raises(TypeError):
             client.transport.sendto("text")
         await server.has("datagram")
-        assert server.received == [(b"one", name(client))]
+        assert server.datagrams == [(b"one", name(client))]
 
 
 @pytest.mark.loops("aws_io_async")  # the accounts of asyncio are wrong before 3.14
@@ -321,7 +282,7 @@ async def test_both_addresses() -> None:
         assert name(client)[0] == "127.0.0.2"
         client.transport.sendto(b"hello")
         await server.has("datagram")
-        assert server.received[0][1][0] == "127.0.0.2"
+        assert server.datagrams[0][1][0] == "127.0.0.2"
 
 
 @pytest.mark.loops("aws_io_async", "asyncio")  # uvloop does not keep the errno
@@ -352,12 +313,12 @@ async def test_misuse_is_refused_with_nothing_left_open() -> None:
             ),
         ):
             with pytest.raises(error, match=text):
-                await loop.create_datagram_endpoint(Recorder, **options)
+                await loop.create_datagram_endpoint(DatagramRecorder, **options)
 
 
 @pytest.mark.loops("aws_io_async")  # asyncio leaves the socket open
 async def test_a_factory_that_raises() -> None:
-    def fail() -> Recorder:
+    def fail() -> DatagramRecorder:
         raise ValueError("no protocol today")
 
     with pytest.raises(ValueError, match="no protocol today"):

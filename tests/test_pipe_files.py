@@ -208,7 +208,7 @@ async def test_forgotten_transports_warn_and_close() -> None:
 @pytest.mark.parametrize("name", ["aws_io_async", "asyncio"])
 def test_loop_closed_under_open_transports(name: str) -> None:
     reading, writing = open_pipe()
-    loop = loops.ALL[name]()
+    loop = loops.FACTORIES[name]()
     reader, _ = loop.run_until_complete(loop.connect_read_pipe(asyncio.Protocol, reading))
     writer, _ = loop.run_until_complete(loop.connect_write_pipe(asyncio.Protocol, writing))
     loop.close()
@@ -224,7 +224,7 @@ def test_loop_closed_under_open_transports(name: str) -> None:
 
 def test_closing_transports_of_a_closed_loop_closes_the_pipes() -> None:
     reading, writing = open_pipe()
-    loop = loops.ALL["aws_io_async"]()
+    loop = loops.FACTORIES["aws_io_async"]()
     reader, _ = loop.run_until_complete(loop.connect_read_pipe(asyncio.Protocol, reading))
     writer, _ = loop.run_until_complete(loop.connect_write_pipe(asyncio.Protocol, writing))
     loop.close()

@@ -5,7 +5,7 @@ import io
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,46 +13,12 @@ from typing import Any
 import pytest
 import trustme
 
+from tests.recorders import Recorder
+
 # uvloop has no sendfile.
 pytestmark = pytest.mark.loops("aws_io_async", "asyncio")
 
 CONTENT = bytes(range(256)) * 16 * 1024  # 4 MiB
-
-
-class Recorder(asyncio.Protocol):
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.data = bytearray()
-        self.transport: Any = None
-        self._news = asyncio.Event()
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.data += data
-        self._news.set()
-
-    def eof_received(self) -> None:
-        self._happened("eof")
-
-    def pause_writing(self) -> None:
-        self._happened("pause")
-
-    def resume_writing(self) -> None:
-        self._happened("resume")
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._happened("lost")
-
-    def _happened(self, what: str) -> None:
-        self.events.append(what)
-        self._news.set()
-
-    async def until(self, reached: Callable[[], bool]) -> None:
-        while not reached():
-            self._news.clear()
-            await self._news.wait()
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ async def test_defaults_are_restored() -> None:
 
 @OURS_AND_ASYNCIO
 def test_close_restores_everything(name: str) -> None:
-    loop = loops.ALL[name]()
+    loop = loops.FACTORIES[name]()
     loop.add_signal_handler(signal.SIGUSR1, print)
     loop.add_signal_handler(signal.SIGHUP, print)
     loop.close()
@@ -186,7 +186,7 @@ async def test_flood_of_signals_makes_no_noise(capfd: pytest.CaptureFixture[str]
     ],
 )
 def test_what_is_no_signal(name: str, sig: Any, error: type[Exception], message: str) -> None:
-    loop = loops.ALL[name]()
+    loop = loops.FACTORIES[name]()
     with pytest.raises(error, match=message):
         loop.add_signal_handler(sig, print)
     with pytest.raises(error, match=message):
@@ -197,7 +197,7 @@ def test_what_is_no_signal(name: str, sig: Any, error: type[Exception], message:
 @OURS_AND_ASYNCIO
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGSTOP])
 def test_what_cannot_be_caught(name: str, sig: int) -> None:
-    loop = loops.ALL[name]()
+    loop = loops.FACTORIES[name]()
     with pytest.raises(RuntimeError, match=f"sig {sig:d} cannot be caught"):
         loop.add_signal_handler(sig, print)
     assert not loop.remove_signal_handler(sig)
@@ -207,7 +207,7 @@ def test_what_cannot_be_caught(name: str, sig: int) -> None:
 
 @OURS_AND_ASYNCIO
 def test_refused_signal_leaves_the_others_alone(name: str) -> None:
-    loop = loops.ALL[name]()
+    loop = loops.FACTORIES[name]()
 
     async def main() -> None:
         arrived = asyncio.Event()
@@ -225,7 +225,7 @@ def test_refused_signal_leaves_the_others_alone(name: str) -> None:
 def test_coroutines_are_refused(name: str) -> None:
     async def handler() -> None: ...
 
-    loop = loops.ALL[name]()
+    loop = loops.FACTORIES[name]()
     coroutine = handler()
     with pytest.raises(TypeError, match="coroutines cannot be used with add_signal_handler"):
         loop.add_signal_handler(signal.SIGUSR1, handler)
@@ -237,7 +237,7 @@ def test_coroutines_are_refused(name: str) -> None:
 
 @OURS_AND_ASYNCIO
 def test_closed_loop_takes_no_handler(name: str) -> None:
-    loop = loops.ALL[name]()
+    loop = loops.FACTORIES[name]()
     loop.close()
     with pytest.raises(RuntimeError, match="closed"):
         loop.add_signal_handler(signal.SIGUSR1, print)
@@ -245,7 +245,7 @@ def test_closed_loop_takes_no_handler(name: str) -> None:
 
 @OURS_AND_ASYNCIO
 def test_only_the_main_thread_can_add_handlers(name: str) -> None:
-    loop = loops.ALL[name]()
+    loop = loops.FACTORIES[name]()
     raised: list[Exception] = []
 
     def add() -> None:
@@ -263,7 +263,7 @@ def test_only_the_main_thread_can_add_handlers(name: str) -> None:
 
 
 def test_wakeup_fd_of_another_loop_stays_where_it_is() -> None:
-    first, second = loops.ALL["aws_io_async"](), loops.ALL["aws_io_async"]()
+    first, second = loops.FACTORIES["aws_io_async"](), loops.FACTORIES["aws_io_async"]()
     first.add_signal_handler(signal.SIGUSR1, print)
 
     async def main() -> None:
@@ -279,7 +279,7 @@ def test_wakeup_fd_of_another_loop_stays_where_it_is() -> None:
 
 
 def test_handler_added_on_the_main_thread_runs_on_the_loops_thread() -> None:
-    loop = loops.ALL["aws_io_async"]()
+    loop = loops.FACTORIES["aws_io_async"]()
     ran_on: list[threading.Thread] = []
 
     def handler() -> None:
@@ -311,7 +311,7 @@ async def main():
     finally:
         print("cleaned up", flush=True)
 
-with asyncio.Runner(loop_factory=loops.ALL[sys.argv[1]]) as runner:
+with asyncio.Runner(loop_factory=loops.FACTORIES[sys.argv[1]]) as runner:
     try:
         runner.run(main())
     except KeyboardInterrupt:
@@ -325,7 +325,7 @@ from tests import loops
 def callback():
     os.kill(os.getpid(), signal.SIGINT)
 
-loop = loops.ALL[sys.argv[1]]()
+loop = loops.FACTORIES[sys.argv[1]]()
 loop.call_soon(callback)
 try:
     loop.run_forever()
@@ -359,7 +359,7 @@ async def main():
     await done.wait()
     print("parent saw", arrived, flush=True)
 
-loop = loops.ALL[sys.argv[1]]()
+loop = loops.FACTORIES[sys.argv[1]]()
 loop.run_until_complete(main())
 loop.close()
 """

@@ -345,7 +345,7 @@ def test_program_that_ends_right_after_wait_leaves_nothing_open() -> None:
         return await process.wait()
 
     for _ in range(10):
-        with asyncio.Runner(loop_factory=loops.ALL["aws_io_async"]) as runner:
+        with asyncio.Runner(loop_factory=loops.FACTORIES["aws_io_async"]) as runner:
             assert runner.run(main()) == 0
         gc.collect()  # would warn of what is unclosed
 
@@ -387,7 +387,7 @@ def forget(objects: list[Any]) -> None:
 
 @pytest.mark.parametrize("name", ["aws_io_async"])
 def test_forgotten_transport_warns_and_kills(name: str) -> None:
-    loop = loops.ALL[name]()
+    loop = loops.FACTORIES[name]()
     made = [loop.run_until_complete(loop.subprocess_exec(asyncio.SubprocessProtocol, *BLOCKED))]
     popen = made[0][0].get_extra_info("subprocess")
     loop.close()

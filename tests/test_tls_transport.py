@@ -21,75 +21,12 @@ import trustme
 
 import aws_io_async
 from aws_io_async.event_loop._tls_transport import TlsProtocol
+from tests.recorders import BufferedRecorder, Recorder
 
 HOST = "transport.example"
 BIG = bytes(range(256)) * 32 * 1024  # 8 MiB: more than any socket buffer holds
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
-
-
-class Events:
-    """Writes down what happens to a protocol."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.data = bytearray()
-        self.transport: Any = None
-        self.lost_with: BaseException | None = None
-        self._news = asyncio.Event()
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self.happened("made")
-
-    def eof_received(self) -> bool | None:
-        self.happened("eof")
-        return None
-
-    def pause_writing(self) -> None:
-        self.happened("pause")
-
-    def resume_writing(self) -> None:
-        self.happened("resume")
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.lost_with = exc
-        self.happened("lost")
-
-    def happened(self, what: str) -> None:
-        self.events.append(what)
-        self._news.set()
-
-    async def until(self, reached: Callable[[], bool]) -> None:
-        while not reached():
-            self._news.clear()
-            await self._news.wait()
-
-    async def has(self, event: str) -> None:
-        await self.until(lambda: event in self.events)
-
-    async def received(self, size: int) -> bytes:
-        await self.until(lambda: len(self.data) >= size)
-        return bytes(self.data)
-
-
-class Recorder(Events, asyncio.Protocol):
-    def data_received(self, data: bytes) -> None:
-        self.data += data
-        self.happened("data")
-
-
-class BufferedRecorder(Events, asyncio.BufferedProtocol):
-    def __init__(self, size: int = 64 * 1024) -> None:
-        super().__init__()
-        self.buffer = memoryview(bytearray(size))
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.data += self.buffer[:nbytes]
-        self.happened("data")
 
 
 class Far:

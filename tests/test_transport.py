@@ -18,72 +18,10 @@ from typing import Any
 
 import pytest
 
+from tests.recorders import BufferedRecorder, Events, Recorder
+
 IOV_MAX = os.sysconf("SC_IOV_MAX")
 BIG = bytes(range(256)) * 32 * 1024  # 8 MiB: more than any socket buffer holds
-
-
-class Events:
-    """Writes down what happens to a protocol."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.data = bytearray()
-        self.transport: Any = None
-        self.lost_with: BaseException | None = None
-        self._news = asyncio.Event()
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self.happened("made")
-
-    def eof_received(self) -> bool | None:
-        self.happened("eof")
-        return None
-
-    def pause_writing(self) -> None:
-        self.happened("pause")
-
-    def resume_writing(self) -> None:
-        self.happened("resume")
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.lost_with = exc
-        self.happened("lost")
-
-    def happened(self, what: str) -> None:
-        self.events.append(what)
-        self._news.set()
-
-    async def until(self, reached: Callable[[], bool]) -> None:
-        while not reached():
-            self._news.clear()
-            await self._news.wait()
-
-    async def has(self, event: str, times: int = 1) -> None:
-        await self.until(lambda: self.events.count(event) >= times)
-
-    async def received(self, size: int) -> bytes:
-        await self.until(lambda: len(self.data) >= size)
-        return bytes(self.data)
-
-
-class Recorder(Events, asyncio.Protocol):
-    def data_received(self, data: bytes) -> None:
-        self.data += data
-        self.happened("data")
-
-
-class BufferedRecorder(Events, asyncio.BufferedProtocol):
-    def __init__(self) -> None:
-        super().__init__()
-        self.buffer = bytearray(64 * 1024)
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.data += self.buffer[:nbytes]
-        self.happened("data")
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -468,7 +406,7 @@ async def test_an_error_in_a_reading_method_is_reported_and_ends_the_connection(
 async def test_an_empty_buffer_ends_the_connection(reported: list[dict[str, Any]]) -> None:
     catch(reported)
     protocol = BufferedRecorder()
-    protocol.buffer = bytearray()
+    protocol.buffer = memoryview(b"")
     async with connection(protocol) as (_, far):
         far.send(b"data")
         await protocol.has("lost")
