@@ -19,7 +19,7 @@ from . import (
     _subprocess,
     _tls_transport,
 )
-from ._runtime import Runtime
+from ._crt_loop import Clock, CrtLoop
 from ._server import Server
 from ._signals import SignalHandlers
 
@@ -32,20 +32,22 @@ CLEANUP_SOCKET = sys.version_info >= (3, 13)
 """Whether a Unix server removes its file when it closes: this Python's own default."""
 
 
-class EventLoop(Runtime):
-    """An asyncio event loop in pure Python, on epoll or kqueue.
+class EventLoop(CrtLoop):
+    """An asyncio event loop in pure Python, on epoll or kqueue, and aws-c-io's event loop as well.
 
     Takes the place of `asyncio.SelectorEventLoop`, with the arguments and the semantics of the
     newest Python's on every supported one. `selector` is one of the `selectors` module, by default
-    the platform's best, and belongs to the loop from then on.
+    the platform's best, and belongs to the loop from then on. `clock` is for tests: a function
+    that returns nanoseconds, which `time()`, timers and tasks go by.
 
-    Thread: `call_soon_threadsafe`, `is_running`, `is_closed`, `get_debug`, `time` and `statistics`
-    may be called from any; the others from the one that runs the loop only.
+    Thread: `call_soon_threadsafe`, `stop`, `is_running`, `is_closed`, `get_debug`, `time` and
+    `statistics` may be called from any, those that aws-c-io has as each says; the others from the
+    one that runs the loop only.
     Fork: a child must not touch the loops of its parent, and gets a RuntimeError that says so.
     """
 
-    def __init__(self, selector: BaseSelector | None = None) -> None:
-        super().__init__(selector)
+    def __init__(self, selector: BaseSelector | None = None, clock: Clock | None = None) -> None:
+        super().__init__(selector, clock)
         self._name_threads = _names.NameThreads(self)
         self._signals = SignalHandlers(self)
 

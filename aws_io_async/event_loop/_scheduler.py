@@ -35,7 +35,7 @@ from .._timer_queue import TimerQueue
 from ._debug import check_callback, debug_by_default, with_origin
 from ._handles import Handle, TimerHandle
 from ._poller import take_over
-from ._statistics import LoopStatistics
+from ._statistics import LoadMeter, LoopStatistics
 from ._watchers import Watcher, Watchers
 
 Ts = TypeVarTuple("Ts")
@@ -67,6 +67,7 @@ class Scheduler(asyncio.AbstractEventLoop):
         self._stopping = False
         self._thread_id: int | None = None
         self._started_at: float | None = None
+        self._now: Callable[[], float] = time.monotonic  # unlike statistics', its time may be faked
         self._clock_resolution = time.get_clock_info("monotonic").resolution
 
         self._ready: list[Handle] = []
@@ -79,6 +80,7 @@ class Scheduler(asyncio.AbstractEventLoop):
             weakref.WeakValueDictionary()
         )
         self._statistics = LoopStatistics()
+        self._load = LoadMeter(self._statistics, time.monotonic())
         self._wakeup = self._watchers.add_wakeup(lambda wakeup: wakeup.drain())
         self._closed = False
         _loops.add(self)
@@ -123,6 +125,12 @@ class Scheduler(asyncio.AbstractEventLoop):
             self._wakeup.wake()
         return handle
 
+    def _call_soon_serialized(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        """In the order of these calls, whichever threads make them: one queue takes them all."""
+        self._foreign.append(cast(Handle, asyncio.Handle(callback, args, self)))
+        if self._polling:
+            self._wakeup.wake()
+
     def call_later(
         self,
         delay: float,
@@ -132,7 +140,7 @@ class Scheduler(asyncio.AbstractEventLoop):
     ) -> asyncio.TimerHandle:
         if delay is None:
             raise TypeError("delay must not be None: give the seconds to wait")
-        return self._add_timer(time.monotonic() + delay, callback, args, context)
+        return self._add_timer(self._now() + delay, callback, args, context)
 
     def call_at(
         self,
@@ -165,7 +173,7 @@ class Scheduler(asyncio.AbstractEventLoop):
         return timer
 
     def time(self) -> float:
-        return time.monotonic()
+        return self._now()
 
     def _make_handle(
         self,
@@ -268,6 +276,7 @@ class Scheduler(asyncio.AbstractEventLoop):
         finally:
             self._stopping = False
             self._polling = False
+            self._load.asleep_since = None
             self._thread_id = None
             self._statistics.running_seconds += time.monotonic() - self._started_at
             self._started_at = None
@@ -282,7 +291,8 @@ class Scheduler(asyncio.AbstractEventLoop):
         raise NotImplementedError
 
     def _run_turns(self) -> None:
-        statistics, foreign, timers = self._statistics, self._foreign, self._timers.heap
+        statistics, load = self._statistics, self._load
+        foreign, timers = self._foreign, self._timers.heap
         poll, dispatch, failed = self._watchers.poll, self._watchers.dispatch, self._callback_failed
         now = time.monotonic
         turns_without_poll = MAX_TURNS_WITHOUT_POLL  # the first turn looks at the descriptors
@@ -299,9 +309,13 @@ class Scheduler(asyncio.AbstractEventLoop):
                 if self._ready or foreign or self._stopping:
                     events = poll(0)
                 else:
-                    asleep = now()
+                    asleep = load.asleep_since = now()
                     events = poll(self._time_to_next_timer(asleep) if timers else None)
-                    statistics.idle_seconds += now() - asleep
+                    awake = now()
+                    load.asleep_since = None
+                    statistics.idle_seconds += awake - asleep
+                    if awake > load.due:
+                        load.sample(asleep, awake, self._started_at)
                 self._polling = False
                 statistics.polls += 1
                 statistics.events += len(events)
@@ -327,6 +341,8 @@ class Scheduler(asyncio.AbstractEventLoop):
 
     def _time_to_next_timer(self, now: float) -> float | None:
         due = self._timers.next_due()
+        if self._now is not time.monotonic:
+            now = self._now()
         return None if due is None else min(max(0.0, due - now), MAXIMUM_SELECT_TIMEOUT)
 
     def _take_foreign(self) -> None:
@@ -335,7 +351,7 @@ class Scheduler(asyncio.AbstractEventLoop):
             self._ready.append(foreign.popleft())
 
     def _due_timers(self) -> list[Handle]:
-        now = time.monotonic()
+        now = self._now()
         due = self._timers.pop_due(now + self._clock_resolution)
         if due:
             self._statistics.note_lag(now - due[0].when())

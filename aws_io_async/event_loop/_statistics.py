@@ -1,11 +1,11 @@
-"""What a loop counts about itself."""
+"""What a loop counts about itself, and how busy it is by that."""
 
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class LoopStatistics:
-    """A loop's figures since it was made. Times are in seconds of `loop.time()`'s clock.
+    """A loop's figures since it was made. Times are in seconds, by the monotonic clock.
 
     What is neither idle nor outside `run_forever` is spent in callbacks and in the loop itself.
     """
@@ -43,3 +43,54 @@ class LoopStatistics:
         self.last_lag = lag
         if lag > self.max_lag:
             self.max_lag = lag
+
+
+LOAD_WINDOW = 1.0
+"""Seconds that a load factor looks back at least; twice as many at most, if the loop sleeps at all
+in that time."""
+
+
+class LoadMeter:
+    """What share of the last second a loop was busy (after aws-c-io's `register_tick_end`).
+
+    The loop leaves a sample of its figures when it wakes up, at most once a window. A reader
+    compares the present with the youngest sample that is old enough. Times are the monotonic
+    clock's. Thread: any for `factor`; what it reads while the loop writes is off by a turn at most.
+    """
+
+    __slots__ = ("_samples", "_statistics", "asleep_since", "due")
+
+    def __init__(self, statistics: LoopStatistics, now: float) -> None:
+        self._statistics = statistics
+        self.asleep_since: float | None = None
+        """Since when it waits for the kernel, if it does."""
+        self.due = now + LOAD_WINDOW
+        """When a new sample is wanted."""
+        self._samples = ((now, 0.0), (now, 0.0))  # when, and the seconds that it was busy till then
+
+    def _busy_seconds(self, now: float, running_since: float | None) -> float:
+        running, idle = self._statistics.running_seconds, self._statistics.idle_seconds
+        asleep_since = self.asleep_since
+        if running_since is not None:
+            running += now - running_since
+        if asleep_since is not None:
+            idle += now - asleep_since
+        return running - idle
+
+    def sample(self, asleep: float, now: float, running_since: float | None) -> None:
+        """Note that the loop woke up `now`, having slept since `asleep`."""
+        busy = self._busy_seconds(now, running_since)
+        older = self._samples[1]
+        if now - asleep >= LOAD_WINDOW:  # as if one had been left in its sleep
+            older = now - LOAD_WINDOW, busy
+        self._samples = older, (now, busy)
+        self.due = now + LOAD_WINDOW
+
+    def factor(self, now: float, running_since: float | None) -> float:
+        """From 0.0, idle, to 1.0, busy all the time; `running_since` is None if it does not run."""
+        older, younger = self._samples
+        when, busy = younger if now - younger[0] >= LOAD_WINDOW else older
+        if now <= when:
+            return 0.0
+        busy = self._busy_seconds(now, running_since) - busy
+        return min(1.0, max(0.0, busy / (now - when)))
