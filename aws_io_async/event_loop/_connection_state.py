@@ -1,6 +1,7 @@
-"""Where a transport is in its life, whatever it carries."""
+"""Where a transport is in its life, whatever it carries, and who else is told."""
 
 import enum
+from typing import Protocol
 
 
 class ConnectionState(enum.Enum):
@@ -23,3 +24,11 @@ LEGAL_MOVES = {
     ConnectionState.CLOSED: set[ConnectionState](),
 }
 """Each state's possible next ones."""
+
+
+class ConnectionOwner(Protocol):
+    """The server that accepted a connection, as the connection knows it."""
+
+    def _attach(self) -> None: ...
+
+    def _detach(self) -> None: ...

@@ -5,13 +5,14 @@ import errno
 import os
 import socket
 import ssl as ssl_module
-import weakref
+import sys
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 from typing import Any
 
 from ._scheduler import Scheduler
+from ._socket_tools import disable_nagle
 from ._tls_transport import TlsProtocol
 from ._transport import SocketTransport
 
@@ -19,6 +20,38 @@ ACCEPT_RETRY_DELAY = 1.0
 """Seconds, as in asyncio: how long a listener rests when the process is out of descriptors."""
 
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class _Listener:
+    """A listening socket, and what it tells of its connections in advance."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.inherits_nodelay = sys.platform == "linux"
+        if self.inherits_nodelay:
+            disable_nagle(sock)
+        self.connections_address = _address_of_connections(sock)
+        """Their own address; None if it differs between them."""
+        self._turn = 0
+        self._burst = 1
+
+    def burst(self, turn: int, backlog: int) -> int:
+        """How many connections to accept in this turn of the loop.
+
+        One, as there is mostly one, and asking for a second costs a system call; more and more
+        while the listener is ready turn after turn.
+        """
+        self._burst = min(2 * self._burst, max(backlog, 1)) if turn == self._turn + 1 else 1
+        self._turn = turn
+        return self._burst
+
+
+def _address_of_connections(sock: socket.socket) -> Any:
+    """That of the listener, if it is bound to one address and not to all."""
+    address = sock.getsockname()
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return address
+    return None if address[0] in ("0.0.0.0", "::") else address
 
 
 class Server(asyncio.AbstractServer):
@@ -44,7 +77,7 @@ class Server(asyncio.AbstractServer):
         self._ssl_handshake_timeout = ssl_handshake_timeout
         self._ssl_shutdown_timeout = ssl_shutdown_timeout
         self._unlink_inode = unlink_inode
-        self._clients: weakref.WeakSet[SocketTransport] = weakref.WeakSet()
+        self._connections = 0
         self._waiters: list[asyncio.Future[None]] | None = []
         self._resting: dict[socket.socket, asyncio.TimerHandle] = {}
         self._serving = False
@@ -76,9 +109,9 @@ class Server(asyncio.AbstractServer):
         if self._serving:
             return
         self._serving = True
-        for listener in self._sockets:
-            listener.listen(self._backlog)
-            self._loop._add_reader(listener.fileno(), self._accept, listener)
+        for sock in self._sockets:
+            sock.listen(self._backlog)
+            self._watch(_Listener(sock))
 
     async def serve_forever(self) -> None:
         if self._serving_forever is not None:
@@ -96,11 +129,14 @@ class Server(asyncio.AbstractServer):
         finally:
             self._serving_forever = None
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _watch(self, listener: "_Listener") -> None:
+        self._loop._add_reader(listener.sock.fileno(), self._accept, listener)
+
+    def _accept(self, listener: "_Listener") -> None:
         """Take in what has connected, at most a backlog's worth before the others' turn."""
-        for _ in range(max(self._backlog, 1)):
+        for _ in range(listener.burst(self._loop._statistics.turns, self._backlog)):
             try:
-                connection, address = listener.accept()
+                connection, address = listener.sock.accept()
             except ConnectionAbortedError:  # this one has gone, others may wait behind it
                 continue
             except (BlockingIOError, InterruptedError):
@@ -111,35 +147,45 @@ class Server(asyncio.AbstractServer):
                 self._rest(listener, exc)
                 return
             connection.setblocking(False)
-            self._serve(connection, address)
+            self._serve(connection, address, listener)
             if self._sockets is None:  # closed by a protocol's constructor
                 return
 
-    def _rest(self, listener: socket.socket, exc: OSError) -> None:
+    def _rest(self, listener: "_Listener", exc: OSError) -> None:
         """Out of descriptors or memory: the listener stays readable, so look away for a while."""
-        if self._sockets is None or listener in self._resting:
+        if self._sockets is None or listener.sock in self._resting:
             return
         self._loop.call_exception_handler(
             {
                 "message": "socket.accept() out of system resource",
                 "exception": exc,
-                "socket": TransportSocket(listener),
+                "socket": TransportSocket(listener.sock),
             }
         )
-        self._loop._remove_reader(listener.fileno())
-        self._resting[listener] = self._loop.call_later(ACCEPT_RETRY_DELAY, self._resume, listener)
+        self._loop._remove_reader(listener.sock.fileno())
+        self._resting[listener.sock] = self._loop.call_later(
+            ACCEPT_RETRY_DELAY, self._resume, listener
+        )
 
-    def _resume(self, listener: socket.socket) -> None:
-        del self._resting[listener]
-        self._loop._add_reader(listener.fileno(), self._accept, listener)
+    def _resume(self, listener: "_Listener") -> None:
+        del self._resting[listener.sock]
+        self._watch(listener)
 
-    def _serve(self, connection: socket.socket, address: Any) -> None:
+    def _serve(self, connection: socket.socket, peername: Any, listener: _Listener) -> None:
         """Hand a connection to a protocol of its own. What goes wrong ends this connection only."""
         try:
             protocol = self._protocol_factory()
             if self._ssl is not None:
                 protocol = self._with_tls(protocol)
-            SocketTransport(self._loop, connection, protocol, peername=address, server=self)
+            SocketTransport(
+                self._loop,
+                connection,
+                protocol,
+                peername=peername,
+                sockname=listener.connections_address,
+                nodelay_is_set=listener.inherits_nodelay,
+                server=self,
+            )
         except (SystemExit, KeyboardInterrupt):
             connection.close()
             raise
@@ -181,16 +227,24 @@ class Server(asyncio.AbstractServer):
 
     # Connections
 
-    def _attach(self, transport: SocketTransport) -> None:
-        self._clients.add(transport)
+    def _attach(self) -> None:
+        self._connections += 1
 
-    def _detach(self, transport: SocketTransport) -> None:
-        self._clients.discard(transport)
+    def _detach(self) -> None:
+        self._connections -= 1
         self._wake_if_ended()
+
+    def _transports(self) -> list[SocketTransport]:
+        """The connections that are open. Looked for when asked: most servers never are."""
+        return [
+            transport
+            for transport in self._loop._transports.values()
+            if isinstance(transport, SocketTransport) and transport._server is self
+        ]
 
     def close_clients(self) -> None:
         """Close every connection, with what has been written to it sent first."""
-        for transport in list(self._clients):
+        for transport in self._transports():
             protocol = transport.get_protocol()
             if isinstance(protocol, TlsProtocol):
                 protocol.app_transport.close()
@@ -199,7 +253,7 @@ class Server(asyncio.AbstractServer):
 
     def abort_clients(self) -> None:
         """Close every connection at once."""
-        for transport in list(self._clients):
+        for transport in self._transports():
             transport.abort()
 
     # Closing
@@ -234,7 +288,7 @@ class Server(asyncio.AbstractServer):
             logger.error("Unable to clean up listening UNIX socket %r: %r", path, exc)
 
     def _wake_if_ended(self) -> None:
-        if self._sockets is not None or self._clients or self._waiters is None:
+        if self._sockets is not None or self._connections or self._waiters is None:
             return
         waiters, self._waiters = self._waiters, None
         for waiter in waiters:

@@ -21,9 +21,9 @@ from collections import deque
 from collections.abc import Iterable
 from contextvars import copy_context
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
-from ._connection_state import ConnectionState
+from ._connection_state import ConnectionOwner, ConnectionState
 from ._flow_control import WriteFlowControl
 from ._scheduler import Scheduler
 from ._socket_tools import (
@@ -41,13 +41,8 @@ READ_SIZE = 64 * 1024
 
 IOV_MAX = os.sysconf("SC_IOV_MAX")
 
-
-class ConnectionOwner(Protocol):
-    """The server that accepted a connection, as the connection knows it."""
-
-    def _attach(self, transport: "SocketTransport") -> None: ...
-
-    def _detach(self, transport: "SocketTransport") -> None: ...
+_EMPTY: deque[bytes | memoryview] = deque(maxlen=0)
+"""The backlog of transports that have none: a deque of one's own takes 600 bytes."""
 
 
 class SocketTransport(asyncio.Transport):
@@ -87,13 +82,15 @@ class SocketTransport(asyncio.Transport):
         *,
         waiter: "asyncio.Future[None] | None" = None,
         peername: Any = None,
+        sockname: Any = None,
+        nodelay_is_set: bool = False,
         extra: dict[str, Any] | None = None,
         server: ConnectionOwner | None = None,
     ) -> None:
         super().__init__(extra)
         self._extra: dict[str, Any]
         self._extra["socket"] = TransportSocket(sock)
-        self._extra["sockname"] = address_or_none(sock.getsockname)
+        self._extra["sockname"] = sockname or address_or_none(sock.getsockname)
         self._extra["peername"] = peername or address_or_none(sock.getpeername)
         self._loop = loop
         self._server = server
@@ -108,16 +105,17 @@ class SocketTransport(asyncio.Transport):
         self._read_ended = False
         self._write_ended = False
         self._flushed: asyncio.Future[None] | None = None
-        self._backlog: deque[bytes | memoryview] = deque()
+        self._backlog: deque[bytes | memoryview] = _EMPTY  # most never have one
         self._backlog_size = 0
         self._lost_writes = 0
         self._flow = WriteFlowControl(loop, self, protocol)
         self._direct = True
         self._protocol: Any = protocol  # Any for its optional methods; None once closed
         if server is not None:
-            server._attach(self)
+            server._attach()
         loop._transports[self._fd] = self
-        disable_nagle(sock)
+        if not nodelay_is_set:
+            disable_nagle(sock)
         loop.call_soon(self._start, waiter, context=self._context)
 
     def _start(self, waiter: "asyncio.Future[None] | None") -> None:
@@ -328,6 +326,8 @@ class SocketTransport(asyncio.Transport):
         self._flow.grown(self._backlog_size)
 
     def _keep(self, data: bytes | memoryview) -> None:
+        if self._backlog is _EMPTY:
+            self._backlog = deque()
         self._backlog.append(data)
         self._backlog_size += len(data)
 
@@ -490,7 +490,7 @@ class SocketTransport(asyncio.Transport):
             sock.close()
         server, self._server = self._server, None
         if server is not None:
-            server._detach(self)
+            server._detach()
         # What is left is garbage without a cycle: it goes now, and not at the next collection.
         self._flow.release()
         self._protocol = None
