@@ -37,7 +37,6 @@ FLOORS = [
         "tls_context",
         "_tls_engine",
         "_timer_queue",
-        "_host_name",
         "_host_cache",
         "_backoff",
     ],
@@ -49,10 +48,10 @@ FLOORS = [
         "channel",
         "socket",
         "pipe",
-        "_resolver_threads",
         "host_resolver",
         "async_stream",
         "retry_strategy",
+        "pkcs11",
     ],
     ["socket_channel_handler", "tls_channel_handler", "alpn_handler"],
     ["channel_bootstrap", "channel_stream"],
@@ -117,12 +116,19 @@ PACKAGES = {
         "_handler",
         "_lane",
         "_slot",
+        "_windows",
         "_tasks",
         "_reports",
         "_local_objects",
+        "_waiters",
+        "_shutdown",
         "_channel",
     ],
     "async_stream": ["_off_loop", "_input", "_output", "_asyncio_ends", "_pump"],
+    "host_resolver": ["_names", "_threads", "_refresher", "_resolver"],
+    "pkcs11": ["_return_values", "_signatures", "_cryptoki", "_library", "_openssl"],
+    "testing": ["_loop", "_channel", "_rules", "_trial", "_check"],
+    "channel_stream": ["_handler", "_attributes", "_stream", "_connect", "_serve"],
     "channel_bootstrap": ["_setup", "_client", "_server"],
 }
 """Each package's files, from left to right."""
@@ -198,13 +204,13 @@ def why_not(importer: Name, imported: str) -> str | None:
         return "nothing imports testing" if target[:1] == ("testing",) else None
     if not target:
         return "only the entry points import from the package's own namespace"
-    if target[0] == "testing":
-        return "nothing imports testing"
     if target[0] == importer[0]:
         own, other = column(importer), column(target)
         if importer[0] in PACKAGES and own is not None and other is not None and other >= own:
             return "it does not stand to the left"
         return None
+    if target[0] == "testing":
+        return "nothing imports testing"
     below, here = floor(target), floor(importer)
     assert below is not None
     assert here is not None
