@@ -1,0 +1,26 @@
+"""Channels: pipelines of handlers between a socket and an application.
+
+          read direction  ->
+    +--------+    +--------+    +-------------+
+    | socket | <> |  TLS   | <> | application |      a slot each, a handler in each slot
+    +--------+    +--------+    +-------------+
+          <-  write direction
+
+Source: aws-c-io's `channel.h`. How it works is told at the heads of the modules: `_channel` has
+the life of a channel, `_slot` the passing of messages and the read windows, `_lane` handlers that
+are coroutines, `_tasks` the tasks.
+"""
+
+from ._channel import Channel, ChannelState
+from ._handler import ChannelDirection, ChannelHandler
+from ._slot import ChannelSlot
+from ._tasks import ChannelTask
+
+__all__ = [
+    "Channel",
+    "ChannelDirection",
+    "ChannelHandler",
+    "ChannelSlot",
+    "ChannelState",
+    "ChannelTask",
+]

@@ -1,0 +1,309 @@
+"""One direction of one slot: messages are handed to the handler, one after the other.
+
+Theory of operation. A handler's method that is plain has done its work when it returns. One that
+is a coroutine is stepped right where the message arrives, and most often it ends in that step: the
+price is a coroutine, not a task. If it suspends, the lane is busy. What arrives meanwhile waits in
+a queue, and the lane's own task, the pump, takes the coroutine over from where it stands, then
+works through the queue, and the lane is free again.
+
+A step taken in place must look to the coroutine as if it were a step of the pump, as
+`asyncio.timeout()` keeps hold of the current task to cancel it later. So it is made with the pump
+as the current task (by the functions that asyncio has for those who write tasks themselves), and
+in the pump's context, so that context variables set before a suspension are there after it.
+
+Anybody may cancel the pump: the lane, when it is closed; a timeout in the coroutine; a program
+that cancels all tasks before its loop is closed. Whenever that happens, a coroutine that is
+suspended gets the CancelledError, and a pump that has nothing to do ends. The next coroutine has a
+new one made.
+"""
+
+import asyncio
+import types
+from asyncio import _enter_task, _leave_task, current_task
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context, copy_context
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import ErrorCode, make, translate
+from ..message_pool import IoMessage
+
+if TYPE_CHECKING:
+    from ._slot import ChannelSlot
+
+Process = Callable[["ChannelSlot", IoMessage], Awaitable[object] | None]
+
+_ENDED = object()
+
+
+class _Suspended(NamedTuple):
+    """A coroutine, what it waits for, and perhaps a cancellation that is still to reach it."""
+
+    coroutine: Coroutine[Any, Any, object]
+    pending: Any
+    cancelled: asyncio.CancelledError | None = None
+
+
+class Lane:
+    """The messages of one direction at one slot. Thread: the channel's.
+
+    `process` is the handler's method. `count` is told of bytes that begin to wait, and of as many
+    negative ones when they no longer do.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_closed",
+        "_context",
+        "_count",
+        "_freed",
+        "_inside",
+        "_process",
+        "_pump",
+        "_slot",
+        "_suspended",
+        "_waiting",
+        "_work",
+    )
+
+    def __init__(
+        self, slot: "ChannelSlot", process: Process, count: Callable[[int], object] | None = None
+    ) -> None:
+        self._slot = slot
+        self._process = process
+        self._count = count
+        self._busy = False
+        self._closed = False
+        # Of lanes with coroutines only:
+        self._inside: IoMessage | None = None  # what the handler is at, and has not passed on
+        self._waiting: deque[IoMessage] | None = None
+        self._suspended: _Suspended | None = None
+        self._context: Context | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._work: asyncio.Future[None] | None = None  # done when the pump is needed
+        self._freed: asyncio.Future[None] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a coroutine of the handler is suspended."""
+        return self._busy
+
+    def deliver(self, message: IoMessage) -> None:
+        """Hand a message to the handler, now or when those before it are through."""
+        if self._busy:
+            self._keep(message)
+            return
+        try:
+            awaitable = self._process(self._slot, message)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._inside = message
+            self._fail(exc)
+            return
+        if awaitable is not None:
+            self._inside = message
+            self._step_in_place(awaitable)
+
+    def _keep(self, message: IoMessage) -> None:
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append(message)
+        if self._count is not None:
+            self._count(len(message.data))
+
+    def _step_in_place(self, awaitable: Awaitable[object]) -> None:
+        self._busy = True
+        following: Awaitable[object] | None = awaitable
+        while following is not None:
+            coroutine = following if type(following) is CoroutineType else _coroutine_of(following)
+            pending = self._first_step(coroutine)
+            if pending is not _ENDED:
+                self._suspended = _Suspended(coroutine, pending)
+                assert self._work is not None
+                if not self._work.done():  # else the pump has been cancelled, and will wake as well
+                    self._work.set_result(None)
+                return
+            following = self._next_awaitable() if self._waiting else None  # sent meanwhile
+        self._inside = None
+        self._busy = False
+        if self._freed is not None:
+            self._set_free()
+
+    def _first_step(self, coroutine: Coroutine[Any, Any, object]) -> Any:
+        """What the coroutine waits for, or _ENDED."""
+        loop = self._slot.channel.loop
+        pump = self._pump or self._start_pump()
+        outer = current_task(loop)
+        if outer is not None:
+            _leave_task(loop, outer)
+        _enter_task(loop, pump)
+        try:
+            return self._context.run(coroutine.send, None)  # type: ignore[union-attr]  # see _start_pump
+        except StopIteration:
+            return _ENDED
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fail(exc)
+            return _ENDED
+        finally:
+            _leave_task(loop, pump)
+            if outer is not None:
+                _enter_task(loop, outer)
+
+    def _start_pump(self) -> "asyncio.Task[None]":
+        channel = self._slot.channel
+        if self._context is None:
+            self._context = copy_context()
+        self._work = channel.loop.create_future()
+        self._pump = channel.loop.create_task(
+            self._run(),
+            name=f"{type(self._slot.handler).__name__} in {channel!r}",
+            context=self._context,
+        )
+        self._pump.add_done_callback(self._pump_ended)
+        channel._adopt(self._pump)
+        return self._pump
+
+    async def _run(self) -> None:
+        """The pump: carry on with what was suspended, then with what waits."""
+        try:
+            while not self._closed or self._suspended is not None:
+                assert self._work is not None
+                try:
+                    await self._work
+                except asyncio.CancelledError as exc:
+                    if self._suspended is None:
+                        raise
+                    self._suspended = self._suspended._replace(cancelled=exc)
+                self._work = self._slot.channel.loop.create_future()
+                await self._carry_on()
+        finally:
+            self._pump = None
+
+    def _pump_ended(self, pump: "asyncio.Task[None]") -> None:
+        if self._pump is not pump:
+            return
+        # It was cancelled before its first step, and so has not run at all.
+        self._pump = None
+        if self._suspended is not None:
+            self._suspended = self._suspended._replace(cancelled=asyncio.CancelledError())
+            self._start_pump()
+            assert self._work is not None
+            self._work.set_result(None)
+
+    async def _carry_on(self) -> None:
+        assert self._suspended is not None
+        suspended, self._suspended = self._suspended, None
+        awaitable: Awaitable[object] | None = _resumed(suspended)
+        while awaitable is not None:
+            try:
+                await awaitable
+            except (SystemExit, KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as exc:
+                self._fail(exc)
+            while self._pump is not None and self._pump.uncancel():
+                pass  # a cancellation that a coroutine has swallowed is no concern of the next
+            self._inside = None
+            awaitable = self._next_awaitable()
+        self._set_free()
+
+    def _next_awaitable(self) -> Awaitable[object] | None:
+        """Hand over what waits, until a message needs waiting for, or none is left."""
+        while self._waiting:
+            message = self._waiting.popleft()
+            if self._count is not None:
+                self._count(-len(message.data))
+            self._inside = message
+            try:
+                awaitable = self._process(self._slot, message)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                self._fail(exc)
+            else:
+                if awaitable is not None:
+                    return awaitable
+            self._inside = None
+        return None
+
+    def _fail(self, exc: BaseException) -> None:
+        """The handler has raised, or was cancelled: it gets no more of these messages."""
+        message, self._inside = self._inside, None
+        channel = self._slot.channel
+        cancelled = isinstance(exc, asyncio.CancelledError)
+        if cancelled and self._closed:
+            error = channel.error or _cancelled()
+        else:
+            error = translate(exc) if cancelled else exc
+            channel._failed(self._slot.handler, error)
+        for lost in self.close() if message is None else [message, *self.close()]:
+            lost.complete(channel, error)
+
+    def _set_free(self) -> None:
+        self._busy = False
+        if self._freed is not None and not self._freed.done():
+            self._freed.set_result(None)
+
+    async def drained(self) -> None:
+        """Wait until the handler has dealt with all that was delivered."""
+        while self._busy:
+            self._freed = self._slot.channel.loop.create_future()
+            await self._freed
+
+    def close(self) -> list[IoMessage]:
+        """Cancel what is suspended and take no more. Returns what still waited."""
+        if self._closed:
+            return []
+        self._closed = True
+        self._process = _refuse
+        if self._pump is not None:
+            self._pump.cancel()
+        left = list(self._waiting or ())
+        self._waiting = None
+        if self._count is not None:
+            self._count(-sum(len(message.data) for message in left))
+        self._set_free()
+        return left
+
+
+def _cancelled() -> BaseException:
+    return make(ErrorCode.ERROR_IO_OPERATION_CANCELLED, "the handler takes no more messages")
+
+
+def _refuse(slot: "ChannelSlot", message: IoMessage) -> None:
+    """What a closed lane does with messages."""
+    message.complete(slot.channel, slot.channel.error or _cancelled())
+
+
+@types.coroutine
+def _resumed(suspended: _Suspended) -> Generator[Any, Any, None]:
+    """Carry on, in a task, with a coroutine that was stepped outside of it.
+
+    The task has not seen yet what the coroutine waits for: that is passed on to it first. From
+    there on this is `yield from`.
+    """
+    coroutine, pending, cancelled = suspended
+    try:
+        # As asyncio has it, a cancellation goes to what is waited for, if that can be cancelled.
+        if cancelled is not None and not (asyncio.isfuture(pending) and pending.cancel()):
+            pending = coroutine.throw(cancelled)
+        while True:
+            try:
+                value = yield pending
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as exc:
+                pending = coroutine.throw(exc)
+            else:
+                pending = coroutine.send(value)
+    except StopIteration:
+        return
+
+
+async def _coroutine_of(awaitable: Awaitable[object]) -> None:
+    await awaitable
