@@ -27,6 +27,7 @@ Three things learned the hard way:
 
 import enum
 import ssl
+import sys
 from collections import deque
 from typing import Any, TypeVar, cast
 
@@ -191,16 +192,23 @@ class TlsEngine:
         chunk = self._read_record(min(max_bytes, MAX_PLAINTEXT))
         return chunk if chunk is not None else self._why_nothing(b"")
 
-    def read_available(self) -> bytes | None:
-        """Decrypt everything that has come, in one piece. Returns and raises like `read`."""
-        first = self._read_record(MAX_PLAINTEXT)
+    def read_available(self, max_bytes: int = sys.maxsize) -> bytes | None:
+        """Decrypt everything that has come, but at most `max_bytes`, in one piece.
+
+        Returns and raises like `read`.
+        """
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes must be positive, got {max_bytes!r}")
+        first = self._read_record(max_bytes if max_bytes < MAX_PLAINTEXT else MAX_PLAINTEXT)
         if first is None:
             return self._why_nothing(b"")
         if not self._incoming.pending and not self._leftover and not self._eof:
             return first
         chunks = [first]
-        while (chunk := self._read_record(MAX_PLAINTEXT)) is not None:
+        max_bytes -= len(first)
+        while max_bytes and (chunk := self._read_record(min(max_bytes, MAX_PLAINTEXT))) is not None:
             chunks.append(chunk)
+            max_bytes -= len(chunk)
         return b"".join(chunks) if len(chunks) > 1 else first
 
     def read_into(self, buffer: bytearray | memoryview) -> int | None:
