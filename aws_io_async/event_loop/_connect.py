@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from . import _sock_ops
 from ._happy_eyeballs import first_to_succeed, interleave
-from ._names import AddressInfo, resolve
+from ._names import AddressInfo, ConnectLookup, HostResolver, resolve
 from ._scheduler import Scheduler
 from ._tls_transport import TlsProtocol
 from ._transport import SocketTransport
@@ -56,6 +56,7 @@ async def create_connection(
     happy_eyeballs_delay: float | None,
     first_family_count: int | None,
     all_errors: bool,
+    resolver: HostResolver | None,
 ) -> tuple[asyncio.Transport, P]:
     check_tls_arguments(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
     if ssl and server_hostname is None:
@@ -77,6 +78,7 @@ async def create_connection(
             delay=happy_eyeballs_delay,
             first_family_count=first_family_count,
             all_errors=all_errors,
+            lookup=ConnectLookup(resolver),
         )
     elif sock is None:
         raise ValueError("host and port was not specified and no sock specified")
@@ -104,9 +106,10 @@ async def _connect_to_host(
     delay: float | None,
     first_family_count: int | None,
     all_errors: bool,
+    lookup: ConnectLookup,
 ) -> socket.socket:
     """A socket connected to one of the addresses of a host."""
-    infos = await resolve(loop, address, family=family, proto=proto, flags=flags)
+    infos = await lookup.resolve(loop, address, family=family, proto=proto, flags=flags)
     local_infos = None
     if local_addr is not None:
         local_infos = await resolve(loop, local_addr, family=family, proto=proto, flags=flags)
@@ -115,9 +118,9 @@ async def _connect_to_host(
     if first_family_count:
         infos = interleave(infos, first_family_count)
     if len(infos) == 1 and not all_errors:  # nothing to race: no task needed
-        return await _connect_socket(loop, infos[0], local_infos)
+        return await _connect_socket(loop, infos[0], local_infos, lookup)
     attempts: list[Callable[[], Awaitable[socket.socket]]] = [
-        partial(_connect_socket, loop, info, local_infos) for info in infos
+        partial(_connect_socket, loop, info, local_infos, lookup) for info in infos
     ]
     outcome = await first_to_succeed(attempts, delay, _close)
     winner, errors = outcome
@@ -143,7 +146,10 @@ def _combined(errors: list[Exception], all_errors: bool) -> Exception:
 
 
 async def _connect_socket(
-    loop: Scheduler, info: AddressInfo, local_infos: list[AddressInfo] | None
+    loop: Scheduler,
+    info: AddressInfo,
+    local_infos: list[AddressInfo] | None,
+    lookup: ConnectLookup,
 ) -> socket.socket:
     """One attempt: a new socket connected to one address."""
     family, kind, proto, _, address = info
@@ -152,7 +158,11 @@ async def _connect_socket(
         sock.setblocking(False)
         if local_infos is not None:
             _bind_local(sock, local_infos)
-        await loop.sock_connect(sock, address)
+        try:
+            await loop.sock_connect(sock, address)
+        except OSError:
+            lookup.failed(info)
+            raise
     except BaseException:
         sock.close()
         raise

@@ -50,6 +50,7 @@ class EventLoop(CrtLoop):
         super().__init__(selector, clock)
         self._name_threads = _names.NameThreads(self)
         self._signals = SignalHandlers(self)
+        self._host_resolver: _names.HostResolver | None = None
 
     def close(self) -> None:
         if not self.is_closed() and not self.is_running():
@@ -103,6 +104,20 @@ class EventLoop(CrtLoop):
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
         return await _names.getnameinfo(self._name_threads, sockaddr, flags)
 
+    def set_host_resolver(self, resolver: _names.HostResolver | None) -> None:
+        """Have `create_connection` look up names by `resolver`; None: by `getaddrinfo`, as ever.
+
+        A connection is then tried to the addresses that `resolve_host` gives it, one of each
+        family with a `HostResolver`; those that cannot be connected to are recorded with it. The
+        next connection gets others. `getaddrinfo`, and all else that takes names, stays as it is.
+        The resolver stays the caller's. Raises TypeError for what is no resolver.
+        """
+        self._host_resolver = _names.checked_resolver(resolver)
+
+    def get_host_resolver(self) -> _names.HostResolver | None:
+        """What was set; None for `getaddrinfo`."""
+        return self._host_resolver
+
     # Connections
 
     async def create_connection(
@@ -141,6 +156,7 @@ class EventLoop(CrtLoop):
             happy_eyeballs_delay=happy_eyeballs_delay,
             first_family_count=interleave,
             all_errors=all_errors,
+            resolver=self._host_resolver,
         )
 
     async def create_unix_connection(
