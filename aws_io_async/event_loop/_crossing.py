@@ -1,9 +1,12 @@
 """A coroutine of one loop that another loop waits for."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
+
+from .. import errors
+from ..errors import ErrorCode
 
 T = TypeVar("T")
 
@@ -31,31 +34,62 @@ class Crossing(Generic[T]):
             self._coroutine.close()
             self._ended.set_exception(exc)
 
-    async def wait(self) -> "asyncio.Task[T]":
+    async def wait(self, undo: Callable[[T], object] | None = None) -> "asyncio.Task[T]":
         """Wait, on any loop, until the task is done; returns it.
 
-        A cancellation is handed over to the task. Then CancelledError is raised once that has
-        ended, or the task's exception if it ended with another one.
+        A cancellation is handed over to the task, once: those that follow do not disturb what the
+        task does to clean up. Then CancelledError is raised as soon as the task has ended, or its
+        exception if it ended with another one. If it has a result all the same, `undo` gets it.
         """
         cancelled = False
         while not self._ended.done():
             try:
                 await asyncio.wrap_future(self._ended)
             except asyncio.CancelledError:
+                if not cancelled and not self._cancel():
+                    raise
                 cancelled = True
-                self._cancel()
         task = self._ended.result()
         if cancelled:
-            task.result()
+            result = task.result()
+            if undo is not None:
+                undo(result)
             raise asyncio.CancelledError
         return task
 
-    def _cancel(self) -> None:
+    def _cancel(self) -> bool:
+        """False if the loop is closed, so that there is nothing to wait for."""
         try:
             self._loop.call_soon_threadsafe(self._cancel_task)
-        except RuntimeError:  # closed: the task has ended before
-            pass
+        except RuntimeError:
+            return False
+        return True
 
     def _cancel_task(self) -> None:
         if self._task is not None:
             self._task.cancel()
+
+
+async def run_on(
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[Any, Any, T],
+    undo: Callable[[T], object] | None = None,
+) -> T:
+    """Run `coroutine` on `loop`, which may be the caller's own; returns its result.
+
+    It is a task of its own in any case. A cancellation of the caller is handed over to it and its
+    end waited for, as `Crossing.wait` has it; a result that comes too late is given to `undo`, on
+    the caller's thread.
+
+    Raises what the coroutine does, IO_EVENT_LOOP_SHUTDOWN if the loop is closed, and
+    ERROR_IO_OPERATION_CANCELLED if the task was cancelled there, as a loop that ends does.
+    """
+    try:
+        crossing = Crossing(coroutine, loop)
+    except RuntimeError as exc:
+        coroutine.close()
+        raise errors.make(ErrorCode.IO_EVENT_LOOP_SHUTDOWN, repr(loop)) from exc
+    task = await crossing.wait(undo)
+    if task.cancelled():
+        raise errors.make(ErrorCode.ERROR_IO_OPERATION_CANCELLED, f"{task!r} of {loop!r}")
+    return task.result()

@@ -1,0 +1,298 @@
+"""Server channels: listen, accept, and set up a channel for each connection."""
+
+import asyncio
+import contextlib
+import dataclasses
+import errno
+from collections.abc import Callable
+from functools import partial
+
+from .. import log
+from ..channel import Channel
+from ..errors import AwsIoError, ErrorCode, EventLoopShutdownError, OperationCancelledError, make
+from ..event_loop._crossing import run_on
+from ..event_loop.group import EventLoopGroup
+from ..message_pool import MAX_FRAGMENT_SIZE
+from ..socket import (
+    Socket,
+    SocketDomain,
+    SocketEndpoint,
+    SocketOptions,
+    SocketType,
+    validate_port_for_bind,
+)
+from ..tls_channel_handler import TlsChannelHandler
+from ..tls_context import TlsConnectionOptions, TlsContext
+from ._setup import (
+    ChannelSetup,
+    Handlers,
+    NewChannel,
+    Notified,
+    OnProtocolNegotiated,
+    TlsHandlerFactory,
+)
+
+BACKLOG = 1024
+"""Connections that the kernel keeps until they are accepted."""
+
+ACCEPTS_A_TURN = 16
+"""Connections that are accepted before the loop does something else."""
+
+ACCEPT_RETRY_DELAY = 1.0
+"""Seconds until the next try, after an accept failed for want of descriptors or memory."""
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+logger = log.logger(log.LogSubject.CHANNEL_BOOTSTRAP)
+
+
+class ServerBootstrap:
+    """Makes listeners, which make channels; see `new_socket_listener`. Thread: any.
+
+    `event_loop_group` is whose loops channels are on, by default the caller's running loop.
+    `on_protocol_negotiated(slot, protocol)` makes the handler for what ALPN has settled on;
+    `tls_handler_factory` is for a TLS implementation of one's own.
+    """
+
+    def __init__(
+        self,
+        event_loop_group: EventLoopGroup | None = None,
+        *,
+        on_protocol_negotiated: OnProtocolNegotiated | None = None,
+        tls_handler_factory: TlsHandlerFactory = TlsChannelHandler,
+    ) -> None:
+        self._group = event_loop_group
+        self._on_protocol_negotiated = on_protocol_negotiated
+        self._tls_handler_factory = tls_handler_factory
+
+    def set_alpn_callback(self, on_protocol_negotiated: OnProtocolNegotiated | None) -> None:
+        """Change who makes the handler for a negotiated protocol, for listeners to come."""
+        self._on_protocol_negotiated = on_protocol_negotiated
+
+    async def new_socket_listener(
+        self,
+        host: str,
+        port: int = 0,
+        *,
+        socket_options: SocketOptions | None = None,
+        tls: TlsConnectionOptions | TlsContext | None = None,
+        handlers: Handlers | None = None,
+        on_incoming_channel_creation: Callable[[Channel], object] | None = None,
+        on_incoming_channel_setup: Notified | None = None,
+        on_incoming_channel_shutdown: Notified | None = None,
+        on_destroy: "Callable[[SocketListener], object] | None" = None,
+        backlog: int = BACKLOG,
+        enable_read_back_pressure: bool = False,
+        max_read_size: int = MAX_FRAGMENT_SIZE,
+        half_close: bool = False,
+    ) -> "SocketListener":
+        """Listen on an address (a literal, or a path for LOCAL) and set up a channel for each peer.
+
+        With the domains IPV4 and IPV6 the literal says which one it is. Port 0 has the system
+        choose one: see `SocketListener.endpoint`. The arguments mean what they mean for
+        `ClientBootstrap.new_socket_channel`. A connection that fails before its channel is ready
+        is reported by `on_incoming_channel_setup(None, error)`, on the loop that the channel was
+        on or was to be on, and to nobody else: the listener goes on. `on_destroy(listener)` is
+        called on the listener's loop when it has closed and the last of its channels has ended.
+
+        Raises IO_SOCKET_ADDRESS_IN_USE, IO_SOCKET_INVALID_ADDRESS, ERROR_NO_PERMISSION,
+        IO_SOCKET_INVALID_OPTIONS, IO_TLS_CTX_ERROR. A cancellation leaves no socket. Thread: of
+        any running loop; the listener itself is on a loop of the group.
+        """
+        options = socket_options if socket_options is not None else SocketOptions()
+        if options.type is not SocketType.STREAM:
+            raise make(ErrorCode.IO_SOCKET_INVALID_OPTIONS, "a listener needs a STREAM socket")
+        if options.domain in (SocketDomain.IPV4, SocketDomain.IPV6):
+            domain = SocketDomain.IPV6 if ":" in host else SocketDomain.IPV4
+            options = dataclasses.replace(options, domain=domain)
+        validate_port_for_bind(port, options.domain)
+        setup = ChannelSetup(
+            tls=_tls_options(tls),
+            tls_handler_factory=self._tls_handler_factory,
+            on_protocol_negotiated=self._on_protocol_negotiated,
+            handlers=handlers,
+            on_creation=on_incoming_channel_creation,
+            on_setup=on_incoming_channel_setup,
+            on_shutdown=on_incoming_channel_shutdown,
+            enable_read_back_pressure=enable_read_back_pressure,
+            max_read_size=max_read_size,
+            half_close=half_close,
+        )
+        group = self._group if self._group is not None else EventLoopGroup.current()
+        loop = group.get_next_loop()
+
+        async def listen() -> SocketListener:
+            sock = Socket(options)
+            try:
+                sock.assign_to_event_loop(loop)
+                sock.bind(SocketEndpoint(host, port))
+                sock.listen(backlog)
+                return SocketListener(loop, group, sock, setup, on_destroy)
+            except BaseException:
+                sock.close()
+                raise
+
+        return await run_on(loop, listen(), SocketListener.close)
+
+
+class SocketListener:
+    """A listening socket and the channels of its connections. Made by a `ServerBootstrap`.
+
+    Thread: any, unless said otherwise. `async with` closes it at the end; channels that are ready
+    go on.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        group: EventLoopGroup,
+        sock: Socket,
+        setup: ChannelSetup,
+        on_destroy: "Callable[[SocketListener], object] | None",
+    ) -> None:
+        self.loop = loop
+        """The one it accepts on; channels may be on others of the group."""
+        self.endpoint: SocketEndpoint = sock.get_bound_address()
+        """Where it listens."""
+        self._group = group
+        self._socket = sock
+        self._setup = setup
+        self._on_destroy = on_destroy
+        self._closing = False
+        self._channels = 0  # that have not ended, those in the making included
+        self._setting_up: set[asyncio.Task[None]] = set()
+        self._task = loop.create_task(self._run(), name=f"listener on {self.endpoint}")
+
+    def __repr__(self) -> str:
+        return f"<SocketListener {self.endpoint}{' closed' if self._task.done() else ''}>"
+
+    async def _run(self) -> None:
+        self._channels += 1  # itself, for `_one_less`
+        try:
+            await self._accept()
+        except OSError as exc:
+            logger.error("%r can accept no more: %s", self, exc)
+            self._setup.report_failure(exc)
+        finally:
+            self._closing = True
+            self._socket.close()
+            for task in self._setting_up:
+                task.cancel()
+            if self._setting_up:
+                await asyncio.wait(self._setting_up)
+            self._one_less()
+
+    async def _accept(self) -> None:
+        accepted = 0
+        while True:
+            try:
+                connection = await self._socket.accept()
+            except OSError as exc:
+                if exc.errno not in _EXHAUSTED:
+                    raise
+                logger.error("%r: next try in %g s: %s", self, ACCEPT_RETRY_DELAY, exc)
+                await asyncio.sleep(ACCEPT_RETRY_DELAY)
+                continue
+            self._channels += 1
+            task = self.loop.create_task(self._welcome(connection))
+            self._setting_up.add(task)
+            task.add_done_callback(self._setting_up.discard)
+            task.add_done_callback(partial(_close, connection))
+            accepted += 1
+            if accepted % ACCEPTS_A_TURN == 0:
+                await asyncio.sleep(0)
+
+    async def _welcome(self, connection: Socket) -> None:
+        """Set up the channel of one connection, on a loop of the group."""
+        peer = f"{connection.remote_endpoint}"
+        sock = connection.detach()
+        new: NewChannel | None = None
+
+        async def set_up() -> None:
+            nonlocal new
+            new = NewChannel(self._setup, server_side=True, on_end=self._channel_ended)
+            try:
+                await new.set_up(sock, peer)
+            except BaseException as exc:
+                if not new.is_ready:
+                    self._setup.report_failure(exc)
+                raise
+
+        try:
+            loop = self._group.get_next_loop()
+            await (set_up() if loop is self.loop else run_on(loop, set_up()))
+        except BaseException as exc:
+            if new is None:  # it did not begin
+                sock.close()
+                self._setup.report_failure(exc)
+            if new is None or not new.is_ready:
+                self._one_less()
+            self._note_failure(exc, peer)
+
+    def _note_failure(self, exc: BaseException, peer: str) -> None:
+        if isinstance(exc, AwsIoError | OSError):
+            logger.debug("%r: no channel for %s: %s", self, peer, exc)
+        elif isinstance(exc, Exception):
+            self.loop.call_exception_handler(
+                {"message": f"{self!r}: no channel for {peer}", "exception": exc}
+            )
+        else:
+            raise exc
+
+    def _channel_ended(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self.loop.call_soon_threadsafe(self._one_less)
+
+    def _one_less(self) -> None:
+        self._channels -= 1
+        if self._channels or self._on_destroy is None:
+            return
+        try:
+            self._on_destroy(self)
+        except Exception as exc:
+            self.loop.call_exception_handler(
+                {"message": f"on_destroy of {self!r} failed", "exception": exc}
+            )
+
+    def close(self) -> None:
+        """Accept no more, and give up channels that are not ready yet; `aclose` waits for that."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and closed it
+            self.loop.call_soon_threadsafe(self._begin_to_close)
+
+    def _begin_to_close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._task.cancel()
+
+    async def aclose(self) -> None:
+        """`close`, and wait until it is done. Idempotent. Thread: of any running loop."""
+        self.close()
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until it is closed, which this does not do. Thread: of any running loop."""
+        with contextlib.suppress(EventLoopShutdownError, OperationCancelledError):  # of the loop
+            await run_on(self.loop, self._wait())
+
+    async def _wait(self) -> None:
+        await asyncio.wait({self._task})
+
+    async def __aenter__(self) -> "SocketListener":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def _close(connection: Socket, task: "asyncio.Task[None]") -> None:
+    """Close what the task would have taken over, if it was cancelled before it began."""
+    connection.close()
+
+
+def _tls_options(tls: TlsConnectionOptions | TlsContext | None) -> TlsConnectionOptions | None:
+    if tls is None:
+        return None
+    options = TlsConnectionOptions(tls) if isinstance(tls, TlsContext) else tls
+    if not options.context.server_side:
+        raise make(ErrorCode.IO_TLS_CTX_ERROR, "tls is a client's context; a server's is needed")
+    return options
