@@ -1,0 +1,224 @@
+"""Channels for tests: handlers that write down what happens, in memory or over sockets."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import pytest
+
+from aws_io_async.channel import Channel, ChannelDirection, ChannelHandler, ChannelSlot
+from aws_io_async.message_pool import IoMessage, MessageType
+from aws_io_async.socket_channel_handler import SocketChannelHandler
+from tests.recorders import Events
+
+READ, WRITE = ChannelDirection.READ, ChannelDirection.WRITE
+
+PATIENCE = 30.0
+"""Seconds after which something that should have happened is missed."""
+
+
+@pytest.fixture(autouse=True)
+async def no_tasks_left() -> AsyncIterator[None]:
+    """Fail the test that leaves a task. For a test module: `no_tasks_left = channels.no_tasks_left`."""
+    yield
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not left, f"tasks left running: {left}"
+
+
+@contextmanager
+def collected_errors() -> Iterator[list[dict[str, Any]]]:
+    """What goes to the running loop's exception handler; to be empty, or be emptied, at the end."""
+    loop = asyncio.get_running_loop()
+    errors: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    try:
+        yield errors
+    finally:
+        loop.set_exception_handler(None)
+    assert not errors
+
+
+class Stage(Events, ChannelHandler):
+    """Passes everything on, as far as there is a neighbour, and writes it down.
+
+    `log` may be shared with others: a list of (name, what). `data` is what has come from the left.
+    """
+
+    def __init__(
+        self,
+        name: str = "",
+        log: list[tuple[str, str]] | None = None,
+        *,
+        window: int = sys.maxsize,
+        overhead: int = 0,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.log: list[tuple[str, str]] = log if log is not None else []
+        self.initial_window_size = window
+        self.message_overhead = overhead
+        self.reads: list[IoMessage] = []
+        self.writes: list[IoMessage] = []
+        self.increments: list[int] = []
+        self.ended_with: BaseException | None = None
+
+    def note(self, what: str) -> None:
+        self.log.append((self.name, what))
+        self.happened(what)
+
+    @property
+    def place(self) -> ChannelSlot:
+        assert self.slot is not None
+        return self.slot
+
+    @property
+    def channel(self) -> Channel:
+        return self.place.channel
+
+    def process_read_message(self, slot: ChannelSlot, message: IoMessage) -> Any:
+        self.reads.append(message)
+        self.data += message.data
+        is_data = message.message_type is MessageType.APPLICATION_DATA
+        self.note("read" if is_data else message.message_type.value)
+        if slot.right is not None:
+            slot.send_message(message, READ)
+
+    def process_write_message(self, slot: ChannelSlot, message: IoMessage) -> Any:
+        self.writes.append(message)
+        self.note("write")
+        if slot.left is not None:
+            slot.send_message(message, WRITE)
+        else:
+            message.complete(slot.channel, None)
+
+    def increment_read_window(self, slot: ChannelSlot, size: int) -> None:
+        self.increments.append(size)
+        self.happened("increment")
+        slot.increment_read_window(size)
+
+    def shutdown(
+        self,
+        slot: ChannelSlot,
+        direction: ChannelDirection,
+        error: BaseException | None,
+        free_scarce_resources_immediately: bool,
+    ) -> Any:
+        self.ended_with = error
+        how = " immediately" if free_scarce_resources_immediately else ""
+        self.note(f"shutdown {direction.value}{how}")
+
+    def close(self) -> None:
+        self.note("close")
+
+    @property
+    def written(self) -> bytes:
+        """What has come from the right."""
+        return b"".join(message.data for message in self.writes)
+
+    def send(self, data: bytes, direction: ChannelDirection = READ) -> IoMessage:
+        """Send bytes to the neighbour."""
+        message = IoMessage(data)
+        self.place.send_message(message, direction)
+        return message
+
+
+class Wire(Stage):
+    """The leftmost handler: `send` is what the network brings, `written` what it got.
+
+    With `holds_writes`, messages stay uncompleted until `complete` is called.
+    """
+
+    def __init__(self, name: str = "wire", log: Any = None, *, holds_writes: bool = False) -> None:
+        super().__init__(name, log)
+        self.holds_writes = holds_writes
+
+    def process_write_message(self, slot: ChannelSlot, message: IoMessage) -> None:
+        self.writes.append(message)
+        self.note("write")
+        if not self.holds_writes:
+            message.complete(slot.channel, None)
+
+    def complete(self, error: BaseException | None = None) -> None:
+        """Complete all writes that are not complete yet."""
+        for message in self.writes:
+            message.complete(self.channel, error)
+
+
+class App(Stage):
+    """The rightmost handler. It consumes what comes at once if `greedy`, else when told to."""
+
+    def __init__(
+        self, name: str = "app", log: Any = None, *, window: int = sys.maxsize, greedy: bool = False
+    ) -> None:
+        super().__init__(name, log, window=window)
+        self.greedy = greedy
+
+    def process_read_message(self, slot: ChannelSlot, message: IoMessage) -> Any:
+        super().process_read_message(slot, message)
+        if self.greedy:
+            slot.increment_read_window(len(message.data))
+
+    async def got(self, size: int) -> bytes:
+        """What has come, once there are so many bytes."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.received(size)
+
+    def takes(self, size: int) -> None:
+        """Open the window by so many bytes."""
+        self.place.increment_read_window(size)
+
+
+@asynccontextmanager
+async def pipeline(*handlers: ChannelHandler, **options: Any) -> AsyncIterator[Channel]:
+    """A channel on the running loop with these handlers; it has ended when the block has."""
+    channel = await Channel.open(**options)
+    try:
+        for handler in handlers:
+            channel.append(handler)
+        yield channel
+    finally:
+        channel.shutdown(immediately=True)
+        await ended(channel)
+
+
+async def ended(channel: Channel) -> BaseException | None:
+    """Wait for the end of a channel; its error."""
+    async with asyncio.timeout(PATIENCE):
+        await channel.wait_closed()
+    return channel.error
+
+
+@asynccontextmanager
+async def socket_channel(
+    sock: socket.socket,
+    *handlers: ChannelHandler,
+    handler: SocketChannelHandler | None = None,
+    **options: Any,
+) -> AsyncIterator[Channel]:
+    """The same, leftmost a handler for `sock`, which is connected and belongs to the channel."""
+    handler = handler if handler is not None else SocketChannelHandler()
+    sock.setblocking(False)
+    async with pipeline(handler, *handlers, **options) as channel:
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: handler, sock)
+        yield channel
+
+
+@contextmanager
+def socket_pair(family: socket.AddressFamily = socket.AF_UNIX) -> Iterator[tuple[Any, Any]]:
+    """Two connected sockets, closed at the end unless they were before."""
+    if family == socket.AF_UNIX:
+        ours, theirs = socket.socketpair()
+    else:
+        with socket.create_server(
+            ("::1" if family == socket.AF_INET6 else "127.0.0.1", 0), family=family
+        ) as listener:
+            ours = socket.create_connection(listener.getsockname()[:2])
+            theirs, _ = listener.accept()
+    with ours, theirs:
+        for sock in (ours, theirs):
+            sock.setblocking(False)
+        yield ours, theirs
