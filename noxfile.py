@@ -54,7 +54,7 @@ def conformance(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Echo servers on our loop, asyncio's and uvloop, side by side. Needs a quiet machine."""
-    session.install("-e", ".[uvloop]")
+    session.install("-e", ".[uvloop,cli]")  # cli: the package that makes certificates
     session.run("python", "examples/bench/echo.py", *session.posargs)
 
 

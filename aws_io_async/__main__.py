@@ -34,8 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo = commands.add_parser(
         "demo",
-        help="move files over TLS, on this loop",
-        description="Serve files over TLS and fetch them, both ends on one loop of this library, "
+        help="move files over TLS channels",
+        description="Serve files over TLS and fetch them, through channels with read windows, "
         "with certificates made on the spot. Checks every file's digest; exits with 1 if one is "
         "wrong.",
     )
@@ -60,6 +60,14 @@ def _parser() -> argparse.ArgumentParser:
         type=_at_least(0),
         help="size of the file of random bytes (default: 64; no such file with FOLDER)",
     )
+    demo.add_argument(
+        "--loops",
+        metavar="N",
+        type=_at_least(0),
+        default=0,
+        help="loops to put the channels on, each on a thread of its own (default: 0, all is done "
+        "on one loop)",
+    )
     return parser
 
 
@@ -73,7 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from . import _demo  # not above: programs that are run have no use for it
 
-    return _demo.main(options.folder, connections=options.connections, size=options.size)
+    return _demo.main(
+        options.folder,
+        connections=options.connections,
+        size=options.size,
+        loops=options.loops,
+    )
 
 
 if __name__ == "__main__":

@@ -1,19 +1,25 @@
-"""`python -m aws_io_async demo`: files over TLS, both ends on one loop, every digest checked."""
+"""`python -m aws_io_async demo`: files over TLS channels, every digest checked."""
 
 import asyncio
+import contextlib
 import os
 import selectors
-import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ._demo_certificate import HOST, make_contexts
 from ._demo_files import FileServer, Received, fetch
+from .channel_stream import WINDOW, serve
+from .event_loop._loop import EventLoop
 from .event_loop._statistics import LoopStatistics
 from .event_loop.entry import new_event_loop
+from .event_loop.group import EventLoopGroup
+from .statistics import SocketStatistics, TlsNegotiationStatus, TlsStatistics
+from .tls_context import TlsConnectionOptions, TlsContext
 
 MIB = 1024 * 1024
 DEFAULT_SIZE = 64
@@ -24,12 +30,15 @@ def main(
     *,
     connections: int = 4,
     size: int | None = None,
+    loops: int = 0,
     server: type[FileServer] = FileServer,
 ) -> int:
     """Move the files of `folder` and a file of `size` MiB; print what was done.
 
-    Returns the exit status: 0, 1 if a file was damaged or the connections failed, or 2 if there is
-    nothing to move. Makes and closes a loop of its own: the thread must not run one.
+    The channels are on `loops` loops, each on a thread of its own, or on the loop that also does
+    all the rest if that is 0. Returns the exit status: 0, 1 if a file was damaged or the
+    connections failed, or 2 if there is nothing to move. Makes and closes a loop of its own: the
+    thread must not run one.
     """
     with tempfile.TemporaryDirectory(prefix="aws-io-async-") as temporary:
         try:
@@ -39,18 +48,25 @@ def main(
             return _fail(str(error), 2)
         total = sum(file.stat().st_size for file in files.values())
         print(f"Moving {_files(len(files))}, {total / MIB:.1f} MiB, over TLS.")
-        received, failures = Received(), ""
-        loop = new_event_loop()
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        file_server, failures = server(files), ""
+        received = [Received() for _ in range(connections)]
+        own_loop = new_event_loop()
+        group = EventLoopGroup(loops) if loops else None
+        with (
+            group or contextlib.nullcontext(),
+            asyncio.Runner(loop_factory=lambda: own_loop) as runner,
+        ):
             started = time.perf_counter()
             try:
-                runner.run(_move(server(files), contexts, files, connections, received, total))
+                runner.run(_move(file_server, contexts, deque(files), received, total, group))
             except* OSError as errors:
                 failures = "; ".join(map(str, errors.exceptions))
             seconds = time.perf_counter() - started
-            figures = loop.statistics()
-    _print_table(received, connections, seconds)
-    _print_figures(type(loop).__name__, figures)
+            figures = [_figures(loop) for loop in group or [own_loop]]
+    _print_table(received, seconds)
+    _print_channels("The clients' channels", [each.statistics for each in received])
+    _print_channels("The server's channels", file_server.statistics)
+    _print_figures(figures)
     return _fail(failures, 1) if failures else _verdict(len(files), received)
 
 
@@ -78,62 +94,101 @@ def _catalogue(folder: Path | None, size: int | None, temporary: Path) -> dict[s
 
 async def _move(
     file_server: FileServer,
-    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
-    names: Iterable[str],
-    connections: int,
-    received: Received,
+    contexts: tuple[TlsContext, TlsContext],
+    names: deque[str],
+    received: Sequence[Received],
     total: int,
+    group: EventLoopGroup | None,
 ) -> None:
+    """Fetch all files, on as many connections as there are `received`, from loops of `group`."""
     server_context, client_context = contexts
-    server = await asyncio.start_server(file_server.serve, "127.0.0.1", 0, ssl=server_context)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
-        left = iter(names)
+    tls = TlsConnectionOptions(client_context, server_name=HOST)
+    group = group or EventLoopGroup.current()
+    async with serve(
+        file_server.serve, "127.0.0.1", tls=server_context, event_loop_group=group, window=WINDOW
+    ) as listener:
         progress = asyncio.create_task(_report(received, total))
         try:
             async with asyncio.TaskGroup() as clients:
-                for _ in range(connections):
-                    clients.create_task(fetch(port, client_context, HOST, left, received))
+                for number, each in enumerate(received):
+                    client = fetch(listener.endpoint.port, tls, names, each)
+                    loop = group.get_loop_at(number % group.loop_count)
+                    clients.create_task(group.run(client, loop))
         finally:
             progress.cancel()
 
 
-async def _report(received: Received, total: int) -> None:
+async def _report(received: Sequence[Received], total: int) -> None:
     """Print a line for every tenth of the bytes; its timer also shows the loop's lag."""
     tenth = 0
     while True:
         await asyncio.sleep(0.02)
-        if total and received.bytes * 10 // total > tenth:
-            tenth = received.bytes * 10 // total
-            print(f"  {tenth * 10:3} %  {received.bytes / MIB:.1f} MiB", flush=True)
+        so_far = sum(each.bytes for each in received)
+        if total and so_far * 10 // total > tenth:
+            tenth = so_far * 10 // total
+            print(f"  {tenth * 10:3} %  {so_far / MIB:.1f} MiB", flush=True)
 
 
-def _print_table(received: Received, connections: int, seconds: float) -> None:
-    intact = received.files - len(received.damaged)
+def _print_table(received: Sequence[Received], seconds: float) -> None:
+    files = sum(each.files for each in received)
+    total = sum(each.bytes for each in received)
     rows = {
-        "Files": received.files,
-        "Bytes": f"{received.bytes:,}",
+        "Files": files,
+        "Bytes": f"{total:,}",
         "Seconds": f"{seconds:.3f}",
-        "MB/s": f"{received.bytes / seconds / 1e6:.1f}",
-        "Connections": connections,
-        "TLS version": ", ".join(sorted({version for version, _ in received.tls})),
-        "Cipher": ", ".join(sorted({cipher for _, cipher in received.tls})),
-        "SHA-256 digests": f"{intact} of {received.files} match",
+        "MB/s": f"{total / seconds / 1e6:.1f}",
+        "Connections": len(received),
+        "Protocol": _distinct(each.protocol for each in received),
+        "TLS version": _distinct(each.tls_version for each in received),
+        "Cipher": _distinct(each.cipher for each in received),
+        "Read window": f"{WINDOW // 1024} KiB for each stream",
+        "SHA-256 digests": f"{files - len(_damaged(received))} of {files} match",
     }
     _print_rows("Transfer", rows)
 
 
-def _print_figures(loop: str, figures: LoopStatistics) -> None:
+def _print_channels(title: str, channels: Iterable[Iterable[object]]) -> None:
+    """What the handlers of channels have counted, together."""
+    records = [record for statistics in channels for record in statistics]
+    sockets = [record for record in records if isinstance(record, SocketStatistics)]
+    milliseconds = sorted(
+        (record.handshake_end_ns - record.handshake_start_ns) / 1e6
+        for record in records
+        if isinstance(record, TlsStatistics)
+        and record.handshake_status is TlsNegotiationStatus.SUCCESS
+    )
     rows = {
-        "Loop": f"{loop} on {selectors.DefaultSelector.__name__}",
-        "Turns": f"{figures.turns:,}",
-        "Polls": f"{figures.polls:,}",
-        "Events": f"{figures.events:,}",
-        "Busy seconds": f"{figures.busy_seconds:.3f}",
-        "Idle seconds": f"{figures.idle_seconds:.3f}",
-        "Largest lag": f"{figures.max_lag * 1000:.1f} ms",
+        "Bytes read": f"{sum(record.bytes_read for record in sockets):,}",
+        "Bytes written": f"{sum(record.bytes_written for record in sockets):,}",
+        "TLS handshakes": f"{len(milliseconds)}",
     }
-    _print_rows("The loop's own figures", rows)
+    if milliseconds:
+        rows["TLS handshakes"] += f", {milliseconds[0]:.1f} to {milliseconds[-1]:.1f} ms"
+    _print_rows(title, rows)
+
+
+def _figures(loop: asyncio.AbstractEventLoop) -> LoopStatistics:
+    assert isinstance(loop, EventLoop)
+    return loop.statistics()
+
+
+def _print_figures(loops: Sequence[LoopStatistics]) -> None:
+    """A column for each loop."""
+    columns = {
+        "Turns": [f"{loop.turns:,}" for loop in loops],
+        "Polls": [f"{loop.polls:,}" for loop in loops],
+        "Events": [f"{loop.events:,}" for loop in loops],
+        "Busy seconds": [f"{loop.busy_seconds:.3f}" for loop in loops],
+        "Idle seconds": [f"{loop.idle_seconds:.3f}" for loop in loops],
+        "Largest lag": [f"{loop.max_lag * 1000:.1f} ms" for loop in loops],
+    }
+    rows = {"Loop": f"{EventLoop.__name__} on {selectors.DefaultSelector.__name__}"}
+    for name, column in columns.items():
+        rows[name] = "".join(f"{value:10}" for value in column).rstrip()
+    one = len(loops) == 1
+    _print_rows(
+        "The loop's own figures" if one else f"The figures of {len(loops)} loops on threads", rows
+    )
 
 
 def _print_rows(title: str, rows: Mapping[str, object]) -> None:
@@ -142,13 +197,21 @@ def _print_rows(title: str, rows: Mapping[str, object]) -> None:
         print(f"  {name:16} {value}")
 
 
-def _verdict(expected: int, received: Received) -> int:
-    if received.damaged:
-        return _fail(f"damaged, or not readable: {', '.join(sorted(received.damaged))}", 1)
-    if received.files != expected:
-        return _fail(f"only {received.files} of {_files(expected)} arrived", 1)
-    print(f"\nOK: {_files(received.files)} arrived intact.")
+def _verdict(expected: int, received: Sequence[Received]) -> int:
+    if damaged := _damaged(received):
+        return _fail(f"damaged, or not readable: {', '.join(damaged)}", 1)
+    if (files := sum(each.files for each in received)) != expected:
+        return _fail(f"only {files} of {_files(expected)} arrived", 1)
+    print(f"\nOK: {_files(expected)} arrived intact.")
     return 0
+
+
+def _damaged(received: Iterable[Received]) -> list[str]:
+    return sorted(name for each in received for name in each.damaged)
+
+
+def _distinct(values: Iterable[str]) -> str:
+    return ", ".join(sorted({*values} - {""}))
 
 
 def _files(count: int) -> str:

@@ -6,12 +6,15 @@ does, and so does the `openssl` command that most systems have.
 
 import importlib.util
 import shutil
-import ssl
 import subprocess
 import tempfile
 from pathlib import Path
 
+from .tls_context import TlsContext, TlsContextOptions
+
 HOST = "localhost"
+PROTOCOL = "files/1"
+"""The application protocol that both ends speak, as they say by ALPN."""
 
 # Written out, as the system's own configuration may be missing, and LibreSSL lacks `-addext`.
 _CONFIGURATION = f"""\
@@ -29,31 +32,40 @@ subjectKeyIdentifier = hash
 """
 
 
-def make_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def make_contexts() -> tuple[TlsContext, TlsContext]:
     """TLS contexts for a server on `localhost` and for a client that trusts it alone.
 
     Raises RuntimeError if there is neither `trustme` nor `openssl`, or if that fails.
     """
     if importlib.util.find_spec("trustme"):
-        return _by_trustme()
-    if command := shutil.which("openssl"):
-        return _by_openssl(command)
-    raise RuntimeError(
-        'no way to make a certificate: install "aws-io-async[cli]", or the openssl command'
-    )
+        certificate, key, authority = _by_trustme()
+    elif command := shutil.which("openssl"):
+        certificate, key = _by_openssl(command)
+        authority = certificate
+    else:
+        raise RuntimeError(
+            'no way to make a certificate: install "aws-io-async[cli]", or the openssl command'
+        )
+    server = TlsContextOptions.default_server(certificate, key)
+    server.set_alpn_list(PROTOCOL)
+    client = TlsContextOptions.default_client()
+    client.override_default_trust_store(authority)
+    client.set_alpn_list(PROTOCOL)
+    return TlsContext(server), TlsContext(client)
 
 
-def _by_trustme() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def _by_trustme() -> tuple[bytes, bytes, bytes]:
+    """Certificate, private key and the certificate of who issued it, in PEM."""
     import trustme
 
     authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(HOST).configure_cert(server)
-    client = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
-    return server, client
+    issued = authority.issue_cert(HOST)
+    certificate = b"".join(pem.bytes() for pem in issued.cert_chain_pems)
+    return certificate, issued.private_key_pem.bytes(), authority.cert_pem.bytes()
 
 
-def _by_openssl(command: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def _by_openssl(command: str) -> tuple[bytes, bytes]:
+    """A certificate that issued itself, and its private key, in PEM."""
     with tempfile.TemporaryDirectory() as folder:
         configuration, key, certificate = (Path(folder, name) for name in ("conf", "key", "cert"))
         configuration.write_text(_CONFIGURATION)
@@ -62,6 +74,4 @@ def _by_openssl(command: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
         done = subprocess.run(make, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{command} failed to make a certificate:\n{done.stderr}")
-        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        server.load_cert_chain(certificate, key)
-        return server, ssl.create_default_context(cafile=certificate)
+        return certificate.read_bytes(), key.read_bytes()

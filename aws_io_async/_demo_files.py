@@ -1,4 +1,4 @@
-"""A file server and its client, over asyncio's streams.
+"""A file server and its client, over streams of channels.
 
 Everything is sent in frames, the length as 4 bytes, big-endian, then the data. The client asks for
 a file by its name; the server answers with the file's data in frames of up to CHUNK bytes, an
@@ -9,11 +9,20 @@ empty.
 import asyncio
 import hashlib
 import os
-import ssl
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+
+import anyio
+from anyio.streams.buffered import BufferedByteReceiveStream
+from anyio.streams.tls import TLSAttribute
+
+from .channel_bootstrap import ClientBootstrap
+from .channel_stream import WINDOW, ChannelStream
+from .errors import AwsIoError
+from .tls_context import TlsConnectionOptions
 
 CHUNK = 256 * 1024
 
@@ -23,37 +32,39 @@ class FileServer:
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._files = files
+        self.statistics: list[list[object]] = []
+        """What the handlers of each channel have counted, once it has ended."""
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one client until it closes the connection."""
-        try:
-            while (length := await _receive_header(reader)) is not None:
-                await self._answer(os.fsdecode(await reader.readexactly(length)), writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client has gone, and knows best why
-        finally:
-            writer.close()
+    async def serve(self, stream: ChannelStream) -> None:
+        """Answer one client until it closes the connection. Thread: the stream's."""
+        reader = BufferedByteReceiveStream(stream)
+        with stream.channel.hold():  # it may have shut down when it is asked for its statistics
+            try:
+                while True:
+                    name = await _receive_frame(reader)
+                    await self._answer(os.fsdecode(name), stream)
+            except (anyio.IncompleteRead, anyio.BrokenResourceError):
+                pass  # the client has gone, and knows best why
+            finally:
+                self.statistics.append(stream.channel.statistics())
 
-    async def _answer(self, name: str, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, name: str, stream: ChannelStream) -> None:
         digest = hashlib.sha256()
         result = b""
         try:
             # The disk is read on threads: the loop never waits for it.
             with await asyncio.to_thread(self._files[name].open, "rb") as file:
                 while chunk := await asyncio.to_thread(_read, file, digest):
-                    await self.send(writer, chunk)
+                    await self.send(stream, chunk)
             result = digest.digest()
-        except ConnectionError:
-            raise
         except (KeyError, OSError):
             pass  # the client takes the missing digest for a wrong one
-        await self.send(writer, b"")
-        await self.send(writer, result)
+        await self.send(stream, b"")
+        await self.send(stream, result)
 
-    async def send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+    async def send(self, stream: ChannelStream, data: bytes) -> None:
         """Send one frame."""
-        writer.writelines((len(data).to_bytes(4), data))
-        await writer.drain()
+        await stream.send(len(data).to_bytes(4) + data)
 
 
 def _read(file: BinaryIO, digest: "hashlib._Hash") -> bytes:
@@ -64,63 +75,81 @@ def _read(file: BinaryIO, digest: "hashlib._Hash") -> bytes:
 
 @dataclass(slots=True)
 class Received:
-    """What has arrived so far, on all of a client's connections."""
+    """What has come over one connection so far."""
 
     files: int = 0
     bytes: int = 0
     damaged: list[str] = field(default_factory=list)
     """Names of the files whose digest is wrong, or that the server couldn't read."""
-    tls: set[tuple[str, str]] = field(default_factory=set)
-    """The TLS versions and ciphers that the connections use."""
+    protocol: str = ""
+    tls_version: str = ""
+    cipher: str = ""
+    statistics: list[object] = field(default_factory=list)
+    """What the channel's handlers have counted, once it has ended."""
 
 
 async def fetch(
-    port: int, context: ssl.SSLContext, host: str, names: Iterator[str], received: Received
+    port: int, tls: TlsConnectionOptions, names: deque[str], received: Received
 ) -> None:
     """Fetch files over one connection to this machine until `names` has no more.
 
-    The data is counted, digested, and dropped. `names` may be shared with other calls. Raises
-    ConnectionError if the connection fails, or OSError if there is none.
+    The data is counted, digested, and dropped. `names` may be shared with calls on other threads.
+    Raises ConnectionError if there is no connection, or it fails.
     """
-    reader, writer = await asyncio.open_connection(
-        "127.0.0.1", port, ssl=context, server_hostname=host, limit=CHUNK
-    )
     try:
-        connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
-        cipher = connection.cipher()
-        received.tls.add((connection.version() or "none", cipher[0] if cipher else "none"))
-        for name in names:
-            request = os.fsencode(name)
-            writer.write(len(request).to_bytes(4) + request)
-            await _receive(name, reader, received)
-    except (EOFError, OSError) as error:
+        channel = await ClientBootstrap().new_socket_channel(
+            "127.0.0.1",
+            port,
+            tls=tls,
+            enable_read_back_pressure=True,
+            max_read_size=WINDOW,  # so much at a time is unfair to others, but fast
+        )
+        async with ChannelStream.attach(channel, window=WINDOW) as stream:
+            with channel.hold():
+                try:
+                    _note_tls(stream, received)
+                    while name := _next(names):
+                        request = os.fsencode(name)
+                        await stream.send(len(request).to_bytes(4) + request)
+                        await _receive(name, stream, received)
+                finally:
+                    received.statistics = channel.statistics()
+    except (AwsIoError, OSError, EOFError) as error:
         raise ConnectionError(f"a connection failed: {error}") from error
-    finally:
-        writer.close()
-    await writer.wait_closed()
+    except anyio.BrokenResourceError as error:
+        raise ConnectionError(f"a connection failed: {error.__cause__}") from error
 
 
-async def _receive(name: str, reader: asyncio.StreamReader, received: Received) -> None:
+def _note_tls(stream: ChannelStream, received: Received) -> None:
+    received.protocol = stream.extra(TLSAttribute.alpn_protocol) or "none"
+    received.tls_version = stream.extra(TLSAttribute.tls_version)
+    received.cipher, *_ = stream.extra(TLSAttribute.cipher)
+
+
+def _next(names: deque[str]) -> str | None:
+    try:
+        return names.popleft()
+    except IndexError:
+        return None
+
+
+async def _receive(name: str, stream: ChannelStream, received: Received) -> None:
     digest = hashlib.sha256()
-    while left := int.from_bytes(await reader.readexactly(4)):
-        while left:
-            data = await reader.read(left)
-            if not data:
-                raise EOFError(f"it ended within {name}")
-            digest.update(data)
-            received.bytes += len(data)
-            left -= len(data)
-    length = int.from_bytes(await reader.readexactly(4))
+    reader = BufferedByteReceiveStream(stream)
+    try:
+        while left := int.from_bytes(await reader.receive_exactly(4)):
+            while left:
+                data = await stream.receive(left)
+                digest.update(data)
+                received.bytes += len(data)
+                left -= len(data)
+        result = await _receive_frame(reader)
+    except (anyio.EndOfStream, anyio.IncompleteRead) as error:
+        raise EOFError(f"it ended within {name}") from error
     received.files += 1
-    if await reader.readexactly(length) != digest.digest():
+    if result != digest.digest():
         received.damaged.append(name)
 
 
-async def _receive_header(reader: asyncio.StreamReader) -> int | None:
-    """The length of the next frame; None if the connection has ended instead."""
-    try:
-        return int.from_bytes(await reader.readexactly(4))
-    except asyncio.IncompleteReadError as error:
-        if error.partial:
-            raise
-        return None
+async def _receive_frame(reader: BufferedByteReceiveStream) -> bytes:
+    return await reader.receive_exactly(int.from_bytes(await reader.receive_exactly(4)))

@@ -5,6 +5,8 @@ else the machine does falls on all of them; the table has the medians of the rou
 the same for all: bare sockets on `selectors`, a request at a time on each connection. It takes its
 share of the time, so the rates of fast loops lie closer together than the loops do: the server's
 CPU time for a round trip, next to the rate, is without the client.
+
+Channels run on each of the loops. They are compared with the bare protocol of the same loop.
 """
 
 import argparse
@@ -13,12 +15,21 @@ import os
 import selectors
 import signal
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+
+import trustme
+
+from aws_io_async.channel import ChannelDirection, ChannelHandler, ChannelSlot
+from aws_io_async.channel_bootstrap import ServerBootstrap
+from aws_io_async.message_pool import IoMessage
+from aws_io_async.tls_context import TlsContext
 
 LOOPS = {
     "aws_io_async": "aws_io_async:new_event_loop",
@@ -31,7 +42,17 @@ SCENARIOS = [  # interface, bytes, connections
     ("protocol", 100, 200),
     ("streams", 1024, 10),
     ("streams", 65536, 10),
+    ("channel", 1024, 10),
+    ("channel, coroutine", 1024, 10),
+    ("TLS protocol", 1024, 10),
+    ("TLS channel", 1024, 10),
 ]
+BARE = {
+    "channel": "protocol",
+    "channel, coroutine": "protocol",
+    "TLS channel": "TLS protocol",
+}
+"""What a channel is compared with."""
 
 
 class Echo(asyncio.Protocol):
@@ -53,32 +74,71 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.close()
 
 
-async def serve(interface: str) -> None:
-    """Serve until SIGTERM; prints the port, and in the end the seconds of CPU time it took."""
-    loop = asyncio.get_running_loop()
-    if interface == "protocol":
-        server = await loop.create_server(Echo, "127.0.0.1", 0)
+class EchoHandler(ChannelHandler):
+    def process_read_message(self, slot: ChannelSlot, message: IoMessage) -> None:
+        slot.send_message(IoMessage(message.data), ChannelDirection.WRITE)
+
+
+class EchoCoroutine(ChannelHandler):
+    async def process_read_message(self, slot: ChannelSlot, message: IoMessage) -> None:
+        await slot.write(message.data)
+
+
+def tls_context() -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    return context
+
+
+async def listen(interface: str) -> tuple[int, Callable[[], object]]:
+    """Start a server; its port, and what closes it."""
+    tls = tls_context() if interface.startswith("TLS") else None
+    if "channel" in interface:
+        handler = EchoCoroutine if "coroutine" in interface else EchoHandler
+        listener = await ServerBootstrap().new_socket_listener(
+            "127.0.0.1",
+            tls=TlsContext.from_ssl_context(tls, server_side=True) if tls else None,
+            handlers=lambda: [handler()],
+        )
+        return listener.endpoint.port, listener.close
+    if "protocol" in interface:
+        server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0, ssl=tls)
     else:
         server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    return server.sockets[0].getsockname()[1], server.close
+
+
+async def serve(interface: str) -> None:
+    """Serve until SIGTERM; prints the port, and in the end the seconds of CPU time it took."""
+    port, close = await listen(interface)
     stopped = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     started = time.process_time()
-    print(server.sockets[0].getsockname()[1], flush=True)
+    print(port, flush=True)
     await stopped.wait()
     print(time.process_time() - started)
-    server.close()
-    # The client has closed its connections: let the streams' tasks come to their end.
-    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+    close()
+    # The client has closed its connections: let what serves them come to its end.
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
 
 
-def load(port: int, size: int, connections: int, seconds: float) -> float:
-    """Round trips a second, on bare sockets."""
+def connect(port: int, tls: bool) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", port))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if not tls:
+        return sock
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(sock)
+
+
+def load(port: int, size: int, connections: int, seconds: float, tls: bool) -> float:
+    """Round trips a second, on bare sockets. With TLS a message is to fit into one record."""
     message, buffer = os.urandom(size), bytearray(size)
     poller = selectors.DefaultSelector()
     missing = {}
     for _ in range(connections):
-        sock = socket.create_connection(("127.0.0.1", port))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock = connect(port, tls)
         poller.register(sock, selectors.EVENT_READ, sock)
         missing[sock] = size
         sock.sendall(message)
@@ -108,13 +168,14 @@ def measure(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         port = int(server.stdout.readline())
-        rate = load(port, size, connections, seconds)
+        rate = load(port, size, connections, seconds, interface.startswith("TLS"))
         server.terminate()
         return rate, float(server.stdout.readline()) / (rate * seconds) * 1e6
 
 
 def compare(loops: list[str], rounds: int, seconds: float) -> None:
     subject = loops[0]
+    bare: dict[tuple[str, int, int, str], float] = {}
     for interface, size, connections in SCENARIOS:
         results: dict[str, list[tuple[float, float]]] = {loop: [] for loop in loops}
         for _ in range(rounds):
@@ -124,8 +185,12 @@ def compare(loops: list[str], rounds: int, seconds: float) -> None:
         own = statistics.median(rate for rate, _ in results[subject])
         for loop in loops:
             rate, cpu = (statistics.median(column) for column in zip(*results[loop], strict=True))
-            ratio = "" if loop == subject else f"{subject} has {own / rate:.2f} times its rate"
-            print(f"  {loop:14}{rate:9,.0f}/s {cpu:7.1f} µs CPU  {ratio}", flush=True)
+            bare[interface, size, connections, loop] = rate
+            notes = [f"{subject} has {own / rate:.2f} times its rate"] if loop != subject else []
+            if interface in BARE:
+                ratio = rate / bare[BARE[interface], size, connections, loop]
+                notes.append(f"{ratio:.2f} of the {BARE[interface]}'s rate")
+            print(f"  {loop:14}{rate:9,.0f}/s {cpu:7.1f} µs CPU  {'; '.join(notes)}", flush=True)
 
 
 def main() -> None:
