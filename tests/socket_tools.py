@@ -3,7 +3,6 @@
 import asyncio
 import socket as stdlib
 import struct
-import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from aws_io_async.socket import (
     SocketOptions,
     SocketState,
 )
+from aws_io_async.testing import local_endpoint as local_endpoint
 
 T = TypeVar("T")
 
@@ -32,13 +32,6 @@ def raises(code: Code, match: str | None = None) -> Iterator[None]:
     with pytest.raises(AwsIoError, match=match) as caught:
         yield
     assert caught.value.code is code
-
-
-@contextmanager
-def local_endpoint() -> Iterator[SocketEndpoint]:
-    """A path for a LOCAL socket; pytest's own folders have names that are too long for one."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield SocketEndpoint(f"{folder}/sock")
 
 
 async def listening(

@@ -19,7 +19,12 @@ from anyio.streams.stapled import StapledByteStream
 from aws_io_async.async_stream import AsyncInputStream, AsyncOutputStream, pump
 from aws_io_async.errors import AwsIoError, ErrorCode
 from aws_io_async.stream import InputStream
-from tests.stream_testers import AsyncInputStreamTester, Behavior, Completion, InputStreamTester
+from aws_io_async.testing import (
+    AsyncInputStreamTester,
+    InputStreamTester,
+    ReadCompletion,
+    StreamBehavior,
+)
 
 LOCAL = "127.0.0.1"
 DIGITS = b"123456789"
@@ -61,8 +66,8 @@ async def cancel(task: asyncio.Task[object]) -> None:
 # aws-c-io's cases
 
 
-async def check_fill(completion: Completion) -> None:
-    behavior = Behavior(max_bytes_per_read=1)
+async def check_fill(completion: ReadCompletion) -> None:
+    behavior = StreamBehavior(max_bytes_per_read=1)
     async with AsyncInputStreamTester(DIGITS, behavior, completion=completion) as stream:
         assert await stream.read_to_fill(5) == b"12345"
         assert await stream.read_to_fill(5) == b"6789"
@@ -70,19 +75,19 @@ async def check_fill(completion: Completion) -> None:
 
 
 async def test_async_input_stream_fill_completes_on_thread() -> None:
-    await check_fill(Completion.ON_ANOTHER_THREAD)
+    await check_fill(ReadCompletion.ON_ANOTHER_THREAD)
 
 
 async def test_async_input_stream_fill_completes_immediately() -> None:
-    await check_fill(Completion.IMMEDIATELY)
+    await check_fill(ReadCompletion.IMMEDIATELY)
 
 
 async def test_async_input_stream_fill_completes_randomly() -> None:
-    await check_fill(Completion.RANDOMLY)
+    await check_fill(ReadCompletion.RANDOMLY)
 
 
 async def test_async_input_stream_fill_eof_requires_extra_read() -> None:
-    stream = AsyncInputStreamTester(DIGITS, Behavior(eof_requires_extra_read=True))
+    stream = AsyncInputStreamTester(DIGITS, StreamBehavior(eof_requires_extra_read=True))
     assert await stream.read_to_fill(9) == DIGITS
     assert stream.source.reads == 1
     assert await stream.read_to_fill(9) == b""
@@ -90,7 +95,7 @@ async def test_async_input_stream_fill_eof_requires_extra_read() -> None:
 
 
 async def test_async_input_stream_fill_reports_error() -> None:
-    behavior = Behavior(max_bytes_per_read=1, fail_on_nth_read=2)
+    behavior = StreamBehavior(max_bytes_per_read=1, fail_on_nth_read=2)
     stream = AsyncInputStreamTester(DIGITS, behavior)
     with pytest.raises(AwsIoError) as caught:
         await stream.read_to_fill(512)
@@ -277,7 +282,7 @@ async def test_a_given_stream_is_read_on_and_stays_open() -> None:
 
 async def test_a_source_that_has_nothing_now_is_asked_again() -> None:
     source = InputStreamTester(
-        DIGITS, Behavior(max_bytes_per_read=5, read_zero_bytes_on_nth_read=2)
+        DIGITS, StreamBehavior(max_bytes_per_read=5, read_zero_bytes_on_nth_read=2)
     )
     stream = AsyncInputStream.from_stream(source)
     assert await stream.read_to_fill(100) == DIGITS
@@ -285,7 +290,9 @@ async def test_a_source_that_has_nothing_now_is_asked_again() -> None:
 
 
 async def test_a_source_that_failed_goes_on_failing() -> None:
-    source = InputStreamTester(DIGITS, Behavior(fail_on_nth_read=1, fail_with=OSError(5, "broken")))
+    source = InputStreamTester(
+        DIGITS, StreamBehavior(fail_on_nth_read=1, fail_with=OSError(5, "broken"))
+    )
     stream = AsyncInputStream.from_stream(source)
     with pytest.raises(OSError, match="broken"):
         await stream.read()

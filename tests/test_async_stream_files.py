@@ -18,7 +18,7 @@ import pytest
 from aws_io_async.async_stream import AsyncInputStream, AsyncOutputStream, pump
 from aws_io_async.errors import AwsIoError, CommonErrorCode, ErrorCode
 from aws_io_async.stream import InputStream
-from tests.stream_testers import InputStreamTester
+from aws_io_async.testing import InputStreamTester
 from tests.test_async_stream import cancel, until_waiting
 
 

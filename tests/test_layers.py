@@ -127,7 +127,7 @@ PACKAGES = {
     "async_stream": ["_off_loop", "_input", "_output", "_asyncio_ends", "_pump"],
     "host_resolver": ["_names", "_threads", "_refresher", "_resolver"],
     "pkcs11": ["_return_values", "_signatures", "_cryptoki", "_library", "_openssl"],
-    "testing": ["_loop", "_channel", "_rules", "_trial", "_check"],
+    "testing": ["_loop", "_channel", "_rules", "_trial", "_check", "_streams", "_endpoint"],
     "channel_stream": ["_handler", "_attributes", "_stream", "_connect", "_serve"],
     "channel_bootstrap": ["_setup", "_client", "_server"],
 }
