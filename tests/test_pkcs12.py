@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 from aws_io_async import errors
 from aws_io_async.errors import ErrorCode
 from aws_io_async.tls_context import TlsContext, TlsContextOptions
-from tests.tls_peers import HOST, asking_server, client_of, handshake, loaded, trusting
+from tests.certificates import loaded
+from tests.tls_peers import HOST, asking_server, client_of, handshake, trusting
 
 PASSWORD = "pässword"
 

@@ -30,6 +30,7 @@ from aws_io_async.tls_context import (
     TlsContextOptions,
     TlsNegotiatedProtocol,
 )
+from tests.certificates import identity
 from tests.socket_tools import another_loop, on, raises, turns
 from tests.tls_channels import (
     SIDES,
@@ -45,7 +46,7 @@ from tests.tls_channels import (
     sides,
     tls_of,
 )
-from tests.tls_peers import HOST, client_of, identity, server_of, trusting
+from tests.tls_peers import HOST, client_of, server_of, trusting
 
 Split = Callable[[bytes], Iterator[bytes]]
 

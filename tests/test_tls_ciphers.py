@@ -16,7 +16,8 @@ from aws_io_async.tls_context import (
     TlsMinimumVersion,
     is_cipher_pref_supported,
 )
-from tests.tls_peers import HOST, handshake, identity, trusting
+from tests.certificates import identity
+from tests.tls_peers import HOST, handshake, trusting
 
 TLS10, TLS11 = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3

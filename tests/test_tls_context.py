@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 import trustme
-from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from aws_io_async import errors
 from aws_io_async.errors import ErrorCode
@@ -22,13 +20,12 @@ from aws_io_async.tls_context import (
     TlsContextOptions,
     is_alpn_available,
 )
+from tests.certificates import FOR_CLIENTS, FOR_SERVERS, identity, issue
 from tests.tls_peers import (
     HOST,
     asking_server,
     client_of,
     handshake,
-    identity,
-    leaf_with,
     presenting_client,
     server_of,
     trusting,
@@ -130,10 +127,10 @@ def test_a_server_that_verifies_refuses_clients_of_another_authority(ca: trustme
 
 
 def test_a_certificate_is_for_its_purpose_only(ca: trustme.CA) -> None:
-    for_clients = leaf_with(ca, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]))
+    for_clients = issue(ca, HOST, extensions=[FOR_CLIENTS])
     with pytest.raises(ssl.SSLCertVerificationError, match="purpose"):
         handshake(client_of(ca), TlsContext(TlsContextOptions.default_server(*for_clients)))
-    for_servers = leaf_with(ca, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]))
+    for_servers = issue(ca, HOST, extensions=[FOR_SERVERS])
     handshake(client_of(ca), TlsContext(TlsContextOptions.default_server(*for_servers)))
 
 

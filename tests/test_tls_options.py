@@ -29,12 +29,12 @@ from aws_io_async.tls_context import (
     TlsContextOptions,
     TlsMinimumVersion,
 )
+from tests.certificates import identity, issue
 from tests.tls_peers import (
     HOST,
     asking_server,
     client_of,
     handshake,
-    identity,
     server_of,
     trusting,
 )
@@ -151,11 +151,9 @@ def test_a_key_of_another_certificate_is_refused(ca: trustme.CA) -> None:
 
 
 def test_a_weak_key_is_refused(ca: trustme.CA) -> None:
-    weak = rsa.generate_private_key(65537, 1024)
-    certificate, _ = identity(ca.issue_cert(HOST))
-    key = weak.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    with pytest.raises(errors.TlsContextError):
-        mtls_context(certificate, key)
+    weak = issue(ca, HOST, key=rsa.generate_private_key(65537, 1024))
+    with pytest.raises(errors.TlsContextError, match="EE_KEY_TOO_SMALL"):
+        mtls_context(*weak)
 
 
 @pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from aws_io_async import errors
 from aws_io_async.errors import ErrorCode
 from aws_io_async.tls_context import TlsContext, TlsContextOptions
-from tests.tls_peers import HOST, handshake, identity, revocation_list, trusting
+from tests.certificates import identity, revocation_list
+from tests.tls_peers import HOST, handshake, trusting
 
 
 @pytest.fixture(scope="module")

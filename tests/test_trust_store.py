@@ -16,12 +16,12 @@ from aws_io_async.tls_context import (
     default_ca_file,
     default_ca_path,
 )
+from tests.certificates import identity
 from tests.tls_peers import (
     HOST,
     asking_server,
     client_of,
     handshake,
-    identity,
     presenting_client,
     server_of,
 )
