@@ -162,6 +162,10 @@ class Channel:
         """Where the channel is in its life. Thread: any."""
         return self._state
 
+    def is_closing(self) -> bool:
+        """Whether its end has been asked for, by whomever; `state` follows soon. Thread: any."""
+        return self._shutdown_requested
+
     def __repr__(self) -> str:
         handlers = " ".join(
             type(slot.handler).__name__ if slot.handler is not None else "-"
