@@ -18,6 +18,7 @@ from anyio.streams.stapled import StapledByteStream
 
 from aws_io_async.async_stream import AsyncInputStream, AsyncOutputStream, pump
 from aws_io_async.errors import AwsIoError, ErrorCode
+from aws_io_async.pipe import open_pipe
 from aws_io_async.stream import InputStream
 from aws_io_async.testing import (
     AsyncInputStreamTester,
@@ -463,3 +464,49 @@ async def test_a_reset_connection_is_told_to_both() -> None:
                 await sink.write(bytes(1 << 20))
         with pytest.raises(ConnectionError):
             await source.read()
+
+
+# Pipes
+
+
+async def test_the_ends_of_a_pipe_are_a_source_and_a_sink() -> None:
+    read_end, write_end = open_pipe()
+    async with read_end, write_end:
+        data = random.Random(1).randbytes(500_000)  # more than a pipe holds
+        source, sink = AsyncInputStream.from_pipe(read_end), AsyncOutputStream.from_pipe(write_end)
+
+        async def write() -> None:
+            await pump(AsyncInputStream.from_bytes(data), sink)
+            await sink.aclose()
+            await write_end.write(b"!")  # it was given, and is left open
+            write_end.close()
+
+        writing = asyncio.ensure_future(write())
+        assert await source.read_to_fill(len(data) + 1) == data + b"!"
+        assert await source.read() == b""
+        await writing
+        await source.aclose()
+        assert read_end.is_open
+
+
+async def test_a_pipe_whose_reader_has_gone() -> None:
+    read_end, write_end = open_pipe()
+    async with write_end:
+        sink = AsyncOutputStream.from_pipe(write_end)
+        read_end.close()
+        with pytest.raises(BrokenPipeError):
+            await sink.write(b"x")
+        with pytest.raises(BrokenPipeError):
+            await AsyncInputStream.from_pipe(read_end).read()
+
+
+async def test_a_cancelled_read_of_a_pipe_takes_nothing() -> None:
+    read_end, write_end = open_pipe()
+    async with read_end, write_end:
+        source = AsyncInputStream.from_pipe(read_end)
+        task = asyncio.ensure_future(source.read_to_fill(6))
+        await write_end.write(b"abc")
+        await until_waiting()
+        await cancel(task)
+        await write_end.write(b"def")
+        assert await source.read_to_fill(6) == b"abcdef"

@@ -2,9 +2,10 @@
 
 An `AsyncInputStream` is an anyio `ByteReceiveStream` and an `AsyncOutputStream` a `ByteSendStream`:
 whatever takes those takes these. The other way, `from_anyio`, `from_reader` and `from_writer` take
-anyio's and asyncio's streams, `from_path` and `from_open_file` files, which are read and written on
-worker threads, and `from_stream` an `InputStream`. `stream_reader` and `stream_writer` hand one of
-ours to code that wants asyncio's. `pump` copies from a source to a sink.
+anyio's and asyncio's streams, `from_pipe` an end of one of our pipes, `from_path` and
+`from_open_file` files, which are read and written on worker threads, and `from_stream` an
+`InputStream`. `stream_reader` and `stream_writer` hand one of ours to code that wants asyncio's.
+`pump` copies from a source to a sink.
 
 A stream closes what it opened itself, and leaves open what it was given.
 

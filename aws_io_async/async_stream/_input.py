@@ -12,6 +12,7 @@ from anyio.abc import AnyByteReceiveStream, ByteReceiveStream
 
 from .. import errors
 from ..errors import ErrorCode
+from ..pipe import ReadEnd
 from ..stream import InputStream
 from ._off_loop import OffLoop
 
@@ -73,6 +74,11 @@ class AsyncInputStream(ByteReceiveStream):
     def from_reader(reader: asyncio.StreamReader) -> "AsyncInputStream":
         """What a `StreamReader` of asyncio reads."""
         return _FromReader(reader)
+
+    @staticmethod
+    def from_pipe(end: ReadEnd) -> "AsyncInputStream":
+        """What comes out of a pipe, on the loop of its `end`, which stays open."""
+        return _FromPipe(end)
 
     async def read(self, max_bytes: int = DEFAULT_READ_SIZE) -> bytes:
         """Between 1 and `max_bytes` bytes, as soon as there are some; none at the end.
@@ -241,3 +247,13 @@ class _FromReader(AsyncInputStream):
 
     async def _read(self, max_bytes: int) -> bytes:
         return await self._reader_of_asyncio.read(max_bytes)
+
+
+class _FromPipe(AsyncInputStream):
+    """The end of a pipe."""
+
+    def __init__(self, end: ReadEnd) -> None:
+        self._end = end
+
+    async def _read(self, max_bytes: int) -> bytes:
+        return await self._end.read(max_bytes)

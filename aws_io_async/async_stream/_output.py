@@ -12,6 +12,7 @@ import anyio
 from anyio.abc import AnyByteSendStream, ByteSendStream
 
 from .. import errors
+from ..pipe import WriteEnd
 from ._off_loop import OffLoop
 
 
@@ -68,6 +69,11 @@ class AsyncOutputStream(ByteSendStream):
     def from_writer(writer: asyncio.StreamWriter) -> "AsyncOutputStream":
         """Write to and drain a `StreamWriter` of asyncio. It stays open when this is closed."""
         return _ToWriter(writer)
+
+    @staticmethod
+    def from_pipe(end: WriteEnd) -> "AsyncOutputStream":
+        """Write into a pipe, on the loop of its `end`, which stays open when this is closed."""
+        return _ToPipe(end)
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write all of `data`, and wait until the sink has room for more.
@@ -188,3 +194,13 @@ class _ToWriter(AsyncOutputStream):
     async def _write(self, data: bytes) -> None:
         self._writer.write(data)
         await self._writer.drain()
+
+
+class _ToPipe(AsyncOutputStream):
+    """The end of a pipe."""
+
+    def __init__(self, end: WriteEnd) -> None:
+        self._end = end
+
+    async def _write(self, data: bytes) -> None:
+        await self._end.write(data)
