@@ -26,9 +26,9 @@ wait, as soon as `MINIMUM_WAIT` has passed since the last query. A dropped entry
 goes on until they are served. A host that has no address is forgotten soon: nothing keeps asking
 DNS for it, and the next caller has it asked again.
 
-Threads: one at a time, but for `HostEntry.take`, which any may call at any moment. That is why a
-list of good addresses is replaced when addresses come or go: the one that another thread has in
-hand is only ever rotated.
+Threads: one at a time, but for `HostEntry.take` and `others`, which any may call at any moment.
+That is why a list of good addresses is replaced when addresses come or go: the one that another
+thread has in hand is only ever rotated.
 """
 
 import enum
@@ -36,6 +36,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
 from typing import Any, Generic, NamedTuple, TypeVar
 
 MINIMUM_WAIT = 0.1
@@ -249,6 +250,18 @@ class HostEntry(Generic[W]):
             addresses.append(good[0])
             good.rotate(-1)
         return addresses
+
+    def others(self, taken: Iterable[HostAddress]) -> list[HostAddress]:
+        """The good addresses but for `taken`, least recently used first, the families in turn.
+
+        They stay where they are. Thread: any, at any time.
+        """
+        left_out = {record.address for record in taken}
+        rows = (
+            [record for record in records.good.copy() if record.address not in left_out]
+            for records in (self.aaaa, self.a)
+        )
+        return [record for record in chain(*zip_longest(*rows)) if record is not None]
 
     @property
     def known(self) -> bool:

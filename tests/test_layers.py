@@ -55,6 +55,7 @@ FLOORS = [
     ],
     ["socket_channel_handler", "tls_channel_handler", "alpn_handler"],
     ["channel_bootstrap", "channel_stream"],
+    ["observe"],
     ["integrations"],
     ["testing"],
     ["__main__", "_cli", "_demo", "_demo_certificate", "_demo_files", "_program"],
@@ -89,6 +90,7 @@ PACKAGES = {
         "_socket_tools",
         "_transport",
         "_names",
+        "_connect_lookup",
         "_happy_eyeballs",
         "_sock_ops",
         "_tls_arguments",
@@ -130,6 +132,7 @@ PACKAGES = {
     "testing": ["_loop", "_channel", "_rules", "_trial", "_check", "_streams", "_endpoint"],
     "channel_stream": ["_handler", "_attributes", "_stream", "_connect", "_serve"],
     "channel_bootstrap": ["_setup", "_client", "_server"],
+    "observe": ["_loops", "_stalls", "_server", "_prometheus", "_channels"],
 }
 """Each package's files, from left to right."""
 

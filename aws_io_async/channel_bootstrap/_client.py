@@ -103,8 +103,8 @@ class ClientBootstrap:
 
         With the domains IPV4 and IPV6 `host` is a name or a literal address of either family;
         otherwise it is the address of a `SocketEndpoint`. A name is looked up by the resolver;
-        its addresses are tried as RFC 8305 has it, each for `socket_options.connect_timeout`
-        seconds, and those that fail are recorded with the resolver.
+        the addresses of `HostResolver.resolve_candidates` are tried as RFC 8305 has it, each for
+        `socket_options.connect_timeout` seconds, and those that fail are recorded with it.
 
         `tls` adds a TLS handler, which verifies that the peer is `host` unless the options name
         another server. `handlers()` then makes the application's handlers, which are appended.
@@ -203,7 +203,7 @@ class _Connector:
         if self.options.domain in _DOMAINS.values():
             sock = await self._connect_to_host()
         else:
-            sock = await _connect(self.endpoint, self.options)
+            sock = await _connected(Socket(self.options), self.endpoint)
         peer = f"{self.endpoint}"
         if sock.remote_endpoint != self.endpoint and sock.remote_endpoint is not None:
             peer = f"{peer} ({sock.remote_endpoint.address})"
@@ -214,7 +214,7 @@ class _Connector:
             self.was_ready = new.is_ready
 
     async def _connect_to_host(self) -> Socket:
-        addresses = await self.resolver.resolve_host(self.endpoint.address, self.config)
+        addresses = await self.resolver.resolve_candidates(self.endpoint.address, self.config)
         attempts: list[Callable[[], Awaitable[Socket]]] = [
             partial(self._try_address, address) for address in addresses
         ]
@@ -228,19 +228,16 @@ class _Connector:
             errors.clear()  # an exception and its traceback would keep one another alive
 
     async def _try_address(self, address: HostAddress) -> Socket:
-        domain = _DOMAINS[address.record_type]
+        options = dataclasses.replace(self.options, domain=_DOMAINS[address.record_type])
+        sock = Socket(options)  # if there can be none, that is not the fault of the address
         try:
-            return await _connect(
-                SocketEndpoint(address.address, self.endpoint.port),
-                dataclasses.replace(self.options, domain=domain),
-            )
+            return await _connected(sock, SocketEndpoint(address.address, self.endpoint.port))
         except AwsIoError:
             self.resolver.record_connection_failure(address)
             raise
 
 
-async def _connect(endpoint: SocketEndpoint, options: SocketOptions) -> Socket:
-    sock = Socket(options)
+async def _connected(sock: Socket, endpoint: SocketEndpoint) -> Socket:
     try:
         await sock.connect(endpoint)
     except BaseException:

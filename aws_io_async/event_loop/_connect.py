@@ -10,8 +10,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from . import _sock_ops
+from ._connect_lookup import ConnectLookup, HostResolver
 from ._happy_eyeballs import first_to_succeed, interleave
-from ._names import AddressInfo, ConnectLookup, HostResolver, resolve
+from ._names import AddressInfo, resolve
 from ._scheduler import Scheduler
 from ._tls_transport import TlsProtocol
 from ._transport import SocketTransport

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from . import (
     _connect,
+    _connect_lookup,
     _datagram,
     _listen,
     _names,
@@ -50,7 +51,7 @@ class EventLoop(CrtLoop):
         super().__init__(selector, clock)
         self._name_threads = _names.NameThreads(self)
         self._signals = SignalHandlers(self)
-        self._host_resolver: _names.HostResolver | None = None
+        self._host_resolver: _connect_lookup.HostResolver | None = None
 
     def close(self) -> None:
         if not self.is_closed() and not self.is_running():
@@ -104,17 +105,16 @@ class EventLoop(CrtLoop):
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
         return await _names.getnameinfo(self._name_threads, sockaddr, flags)
 
-    def set_host_resolver(self, resolver: _names.HostResolver | None) -> None:
+    def set_host_resolver(self, resolver: _connect_lookup.HostResolver | None) -> None:
         """Have `create_connection` look up names by `resolver`; None: by `getaddrinfo`, as ever.
 
-        A connection is then tried to the addresses that `resolve_host` gives it, one of each
-        family with a `HostResolver`; those that cannot be connected to are recorded with it. The
-        next connection gets others. `getaddrinfo`, and all else that takes names, stays as it is.
-        The resolver stays the caller's. Raises TypeError for what is no resolver.
+        A connection is then tried to the addresses of `resolve_candidates`, and those that cannot
+        be connected to are recorded with the resolver. `getaddrinfo`, and all else that takes
+        names, stays as it is. The resolver stays the caller's. Raises TypeError for what is none.
         """
-        self._host_resolver = _names.checked_resolver(resolver)
+        self._host_resolver = _connect_lookup.checked_resolver(resolver)
 
-    def get_host_resolver(self) -> _names.HostResolver | None:
+    def get_host_resolver(self) -> _connect_lookup.HostResolver | None:
         """What was set; None for `getaddrinfo`."""
         return self._host_resolver
 

@@ -31,6 +31,9 @@ from ..future import Promise
 from . import _names
 from ._refresher import Refresher, Waiter, logger
 
+MAX_CANDIDATES = 8
+"""Addresses that are tried for one connection, at most."""
+
 
 class HostAddressFlags(Flag):
     """Which addresses to count (aws-c-io: `aws_get_host_address_flags`)."""
@@ -160,6 +163,20 @@ class HostResolver:
             raise
         finally:
             self._waiters.pop(waiter, None)
+
+    async def resolve_candidates(
+        self, host: str, config: HostResolutionConfig | None = None
+    ) -> list[HostAddress]:
+        """Addresses to try one after the other for one connection: 8 at most, and at least one.
+
+        First what `resolve_host` returns, then the other good ones that are known, the families in
+        turn. These do not count as used: as long as the first ones answer, calls go round all.
+        Arguments, errors and cancellation: as `resolve_host`.
+        """
+        first = await self.resolve_host(host, config)
+        entry = self._entries.get(first[0].host)
+        others = entry.others(first) if entry is not None else []
+        return [*first, *others][:MAX_CANDIDATES]
 
     def record_connection_failure(self, address: HostAddress) -> None:
         """A connection to `address` failed: keep it back while the host has others.
