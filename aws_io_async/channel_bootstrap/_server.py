@@ -91,9 +91,10 @@ class ServerBootstrap:
         With the domains IPV4 and IPV6 the literal says which one it is. Port 0 has the system
         choose one: see `SocketListener.endpoint`. The arguments mean what they mean for
         `ClientBootstrap.new_socket_channel`. A connection that fails before its channel is ready
-        is reported by `on_incoming_channel_setup(None, error)`, on the loop that the channel was
-        on or was to be on, and to nobody else: the listener goes on. `on_destroy(listener)` is
-        called on the listener's loop when it has closed and the last of its channels has ended.
+        is reported by `on_incoming_channel_setup(None, error)`, on the channel's loop, or on the
+        listener's if there was no channel yet, and to nobody else: the listener goes on.
+        `on_destroy(listener)` is called on the listener's loop when it has closed and the last of
+        its channels has ended.
 
         Raises IO_SOCKET_ADDRESS_IN_USE, IO_SOCKET_INVALID_ADDRESS, ERROR_NO_PERMISSION,
         IO_SOCKET_INVALID_OPTIONS, IO_TLS_CTX_ERROR. A cancellation leaves no socket. Thread: of
@@ -159,15 +160,15 @@ class SocketListener:
         self._setup = setup
         self._on_destroy = on_destroy
         self._closing = False
-        self._channels = 0  # that have not ended, those in the making included
+        self._alive = 1  # itself, and the channels that have not ended, or are in the making
         self._setting_up: set[asyncio.Task[None]] = set()
         self._task = loop.create_task(self._run(), name=f"listener on {self.endpoint}")
+        self._task.add_done_callback(self._ended)
 
     def __repr__(self) -> str:
         return f"<SocketListener {self.endpoint}{' closed' if self._task.done() else ''}>"
 
     async def _run(self) -> None:
-        self._channels += 1  # itself, for `_one_less`
         try:
             await self._accept()
         except OSError as exc:
@@ -180,7 +181,10 @@ class SocketListener:
                 task.cancel()
             if self._setting_up:
                 await asyncio.wait(self._setting_up)
-            self._one_less()
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._socket.close()  # if the task was cancelled before it began
+        self._one_less()
 
     async def _accept(self) -> None:
         accepted = 0
@@ -193,11 +197,11 @@ class SocketListener:
                 logger.error("%r: next try in %g s: %s", self, ACCEPT_RETRY_DELAY, exc)
                 await asyncio.sleep(ACCEPT_RETRY_DELAY)
                 continue
-            self._channels += 1
+            self._alive += 1
             task = self.loop.create_task(self._welcome(connection))
             self._setting_up.add(task)
             task.add_done_callback(self._setting_up.discard)
-            task.add_done_callback(partial(_close, connection))
+            task.add_done_callback(partial(self._turn_away, connection))
             accepted += 1
             if accepted % ACCEPTS_A_TURN == 0:
                 await asyncio.sleep(0)
@@ -229,6 +233,13 @@ class SocketListener:
                 self._one_less()
             self._note_failure(exc, peer)
 
+    def _turn_away(self, connection: Socket, task: "asyncio.Task[None]") -> None:
+        """Close what the task would have taken over, if it was cancelled before it began."""
+        if connection.is_open:
+            connection.close()
+            self._setup.report_failure(asyncio.CancelledError())
+            self._one_less()
+
     def _note_failure(self, exc: BaseException, peer: str) -> None:
         if isinstance(exc, AwsIoError | OSError):
             logger.debug("%r: no channel for %s: %s", self, peer, exc)
@@ -244,8 +255,8 @@ class SocketListener:
             self.loop.call_soon_threadsafe(self._one_less)
 
     def _one_less(self) -> None:
-        self._channels -= 1
-        if self._channels or self._on_destroy is None:
+        self._alive -= 1
+        if self._alive or self._on_destroy is None:
             return
         try:
             self._on_destroy(self)
@@ -282,11 +293,6 @@ class SocketListener:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-
-def _close(connection: Socket, task: "asyncio.Task[None]") -> None:
-    """Close what the task would have taken over, if it was cancelled before it began."""
-    connection.close()
 
 
 def _tls_options(tls: TlsConnectionOptions | TlsContext | None) -> TlsConnectionOptions | None:

@@ -9,6 +9,7 @@ set-up, whoever has brought it about; afterwards it is told to `on_shutdown`.
 """
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -142,6 +143,7 @@ class NewChannel:
             max_read_size=self._setup.max_read_size, half_close=self._setup.half_close
         )
         self._channel.append(handler)
+        delays = _delays_small_writes(sock)
         # A transport that is half made leaves open whose the descriptor is. To make one takes a
         # few turns of the loop and depends on nobody else, so it is done to the end.
         opening = asyncio.ensure_future(
@@ -154,6 +156,9 @@ class NewChannel:
             if opening.cancelled() or opening.exception() is not None:
                 sock.close()
             raise
+        if delays:  # the loops' transports do not, but the socket's options say so
+            with contextlib.suppress(OSError):  # the connection is gone
+                handler.get_socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
 
     async def _negotiate(self, options: TlsConnectionOptions) -> None:
         handler = self._append_tls(options)
@@ -190,7 +195,8 @@ class NewChannel:
         handler = self._setup.tls_handler_factory(
             options.copy(
                 on_negotiation_result=negotiated,
-                advertise_alpn_message=on_protocol_negotiated is not None,
+                advertise_alpn_message=options.advertise_alpn_message
+                or on_protocol_negotiated is not None,
             ),
             self._server_side,
         )
@@ -243,6 +249,12 @@ class NewChannel:
         finally:
             if self._on_end is not None:
                 self._on_end()
+
+
+def _delays_small_writes(sock: socket.socket) -> bool:
+    return sock.family in (socket.AF_INET, socket.AF_INET6) and not sock.getsockopt(
+        socket.IPPROTO_TCP, socket.TCP_NODELAY
+    )
 
 
 def _ended_too_early() -> AwsIoError:
