@@ -1,6 +1,8 @@
 """A coroutine of one loop that another loop waits for."""
 
 import asyncio
+import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
@@ -10,12 +12,25 @@ from ..errors import ErrorCode
 
 T = TypeVar("T")
 
+_ending: "weakref.WeakSet[asyncio.AbstractEventLoop]" = weakref.WeakSet()
+_lock = threading.RLock()  # reentrant, as a garbage collection may run anything in between
+
+
+def refuse_crossings(loop: asyncio.AbstractEventLoop) -> None:
+    """Let no coroutine begin on a loop any more that is about to cancel its tasks and to close.
+
+    One that began later would be forgotten, and its end waited for in vain. Those on their way
+    are refused on the loop, which therefore has to make one more turn. Thread: the loop's.
+    """
+    with _lock:
+        _ending.add(loop)
+
 
 class Crossing(Generic[T]):
     """Runs a coroutine as a task of `loop`, in a copy of the present context. Thread: any.
 
-    Raises RuntimeError if the loop is closed. If it is closed later without running once more,
-    the end never comes.
+    Raises RuntimeError if the loop is closed, or is one of a group that is shutting down. If
+    another loop is closed later without running once more, the end never comes.
     """
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
@@ -24,13 +39,18 @@ class Crossing(Generic[T]):
         self._task: asyncio.Task[T] | None = None
         self._ended: Future[asyncio.Task[T]] = Future()
         self._ended.set_running_or_notify_cancel()  # to cancel a waiter does not cancel this
-        loop.call_soon_threadsafe(self._start)
+        with _lock:
+            if loop in _ending:
+                raise RuntimeError(f"{loop!r} takes no more coroutines: it is about to close")
+            loop.call_soon_threadsafe(self._start)
 
     def _start(self) -> None:
         try:
+            if self._loop in _ending:
+                raise errors.make(ErrorCode.IO_EVENT_LOOP_SHUTDOWN, repr(self._loop))
             self._task = self._loop.create_task(self._coroutine)
             self._task.add_done_callback(self._ended.set_result)
-        except BaseException as exc:  # of the loop's task factory
+        except BaseException as exc:  # that one, or what the loop's task factory raises
             self._coroutine.close()
             self._ended.set_exception(exc)
 
@@ -38,8 +58,10 @@ class Crossing(Generic[T]):
         """Wait, on any loop, until the task is done; returns it.
 
         A cancellation is handed over to the task, once: those that follow do not disturb what the
-        task does to clean up. Then CancelledError is raised as soon as the task has ended, or its
-        exception if it ended with another one. If it has a result all the same, `undo` gets it.
+        task does to clean up. As with a coroutine that is awaited in place, it comes where that
+        waits for something, not before it has begun. Then CancelledError is raised as soon as the
+        task has ended, or its exception if it ended with another one. If it has a result all the
+        same, `undo` gets it.
         """
         cancelled = False
         while not self._ended.done():
@@ -66,8 +88,10 @@ class Crossing(Generic[T]):
         return True
 
     def _cancel_task(self) -> None:
+        # Not at once, as it may be in this very turn that the task was made: one that is cancelled
+        # before its first step does nothing of what the coroutine does before it waits.
         if self._task is not None:
-            self._task.cancel()
+            self._loop.call_soon(self._task.cancel)
 
 
 async def run_on(
@@ -81,7 +105,7 @@ async def run_on(
     end waited for, as `Crossing.wait` has it; a result that comes too late is given to `undo`, on
     the caller's thread.
 
-    Raises what the coroutine does, IO_EVENT_LOOP_SHUTDOWN if the loop is closed, and
+    Raises what the coroutine does, IO_EVENT_LOOP_SHUTDOWN if the loop is closed or closing, and
     ERROR_IO_OPERATION_CANCELLED if the task was cancelled there, as a loop that ends does.
     """
     try:

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextvars import Context
 
 from ._cpu import pin_this_thread
+from ._crossing import refuse_crossings
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -74,7 +75,10 @@ class LoopThread:
             with asyncio.Runner(loop_factory=self._checked_new_loop) as runner:
                 self.loop = runner.get_loop()
                 self.loop.call_soon(self._started.set_result, None)
-                self._run_until_told()
+                try:
+                    self._run_until_told()
+                finally:
+                    refuse_crossings(self.loop)
         except BaseException as exc:
             self._failed(exc)
         finally:

@@ -1,0 +1,136 @@
+"""Coroutines that one loop waits for while they run on another, on whatever kind of loops."""
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+
+from aws_io_async.errors import AwsIoError, ErrorCode
+from aws_io_async.event_loop._crossing import run_on
+from aws_io_async.event_loop.group import EventLoopGroup
+from tests import loops
+from tests.socket_tools import raises, turns
+
+variable: "contextvars.ContextVar[str]" = contextvars.ContextVar("variable", default="unset")
+
+kinds = pytest.mark.parametrize("kind", loops.FACTORIES)
+
+
+@pytest.fixture(params=loops.FACTORIES)
+async def loop(request: pytest.FixtureRequest) -> AsyncIterator[asyncio.AbstractEventLoop]:
+    """Another thread's."""
+    async with EventLoopGroup(1, loop_factory=loops.FACTORIES[request.param]) as group:
+        yield group.get_loop_at(0)
+
+
+async def forever() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def test_it_runs_there(loop: asyncio.AbstractEventLoop) -> None:
+    async def there() -> tuple[asyncio.AbstractEventLoop, str]:
+        await asyncio.sleep(0)
+        return asyncio.get_running_loop(), variable.get()
+
+    variable.set("mine")
+    assert await run_on(loop, there()) == (loop, "mine")
+
+
+async def test_it_runs_on_the_callers_own_loop() -> None:
+    async def here() -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    mine = asyncio.get_running_loop()
+    assert await run_on(mine, here()) is mine
+
+
+async def test_what_it_raises(loop: asyncio.AbstractEventLoop) -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError("on purpose")
+
+    with pytest.raises(ZeroDivisionError, match="on purpose"):
+        await run_on(loop, fail())
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+async def test_a_cancellation_comes_after_the_first_step(
+    loop: asyncio.AbstractEventLoop, count: int
+) -> None:
+    """As with a coroutine that is awaited: what it does before it waits is done in any case."""
+    did = []
+
+    async def begin() -> None:
+        did.append("begun")
+        try:
+            await forever()
+        finally:
+            did.append("ended")
+
+    for _ in range(50):
+        did.clear()
+        caller = asyncio.create_task(run_on(loop, begin()))
+        await turns(count)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        assert did == ["begun", "ended"]
+
+
+async def test_a_result_that_came_too_late_is_undone(loop: asyncio.AbstractEventLoop) -> None:
+    undone: list[str] = []
+
+    async def stubborn() -> str:
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            pass
+        return "too late"
+
+    caller = asyncio.create_task(run_on(loop, stubborn(), undone.append))
+    await turns(3)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert undone == ["too late"]
+
+
+async def test_cancelled_there(loop: asyncio.AbstractEventLoop) -> None:
+    async def give_up() -> None:
+        raise asyncio.CancelledError
+
+    with raises(ErrorCode.ERROR_IO_OPERATION_CANCELLED):
+        await run_on(loop, give_up())
+
+
+async def test_a_loop_that_is_closed() -> None:
+    group = EventLoopGroup(1)
+    loop = group.get_loop_at(0)
+    await group.aclose()
+    with raises(ErrorCode.IO_EVENT_LOOP_SHUTDOWN):
+        await run_on(loop, forever())
+
+
+@kinds
+async def test_nothing_hangs_when_a_group_shuts_down(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At whichever point of that a coroutine comes: it is cancelled, or it is refused."""
+    with caplog.at_level(logging.ERROR):
+        for _ in range(20):
+            group = EventLoopGroup(1, loop_factory=loops.FACTORIES[kind])
+            loop = group.get_loop_at(0)
+            callers = [asyncio.create_task(run_on(loop, forever()))]
+            await turns(2)
+            closing = asyncio.create_task(group.aclose())
+            while not closing.done():
+                callers.append(asyncio.create_task(run_on(loop, forever())))
+                await asyncio.sleep(0)
+            for error in await asyncio.gather(*callers, return_exceptions=True):
+                assert isinstance(error, AwsIoError)
+                assert error.code in (
+                    ErrorCode.ERROR_IO_OPERATION_CANCELLED,
+                    ErrorCode.IO_EVENT_LOOP_SHUTDOWN,
+                )
+    assert not caplog.records  # of tasks that were destroyed before their end
