@@ -8,6 +8,7 @@ the moment in which it returns. So a cancellation loses none.
 
 import asyncio
 import contextlib
+import operator
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
@@ -100,9 +101,9 @@ class ChannelStream(anyio.abc.ByteStream):
         anyio.BrokenResourceError, caused by the channel's error, if the connection broke, which
         with TLS includes an end that TLS was not told of; anyio.ClosedResourceError after
         `aclose`; anyio.BusyResourceError if another task receives; ValueError for a `max_bytes`
-        below 1. A cancellation loses no byte.
+        below 1, TypeError for one that is no integer. A cancellation loses no byte.
         """
-        if max_bytes < 1:
+        if operator.index(max_bytes) < 1:
             raise ValueError(f"max_bytes must be positive, not {max_bytes!r}")
         handler = self._handler
         with self._receiving:
@@ -140,22 +141,25 @@ class ChannelStream(anyio.abc.ByteStream):
 
     # Sending
 
-    async def send(self, item: bytes) -> None:
-        """Send all of `item`; done when the last byte has gone to the kernel.
+    async def send(self, item: bytes | bytearray | memoryview) -> None:
+        """Send all of `item`, bytes-like; done when the last byte has gone to the kernel.
+
+        It is copied first: the caller may change it as soon as this has begun. If it is cancelled,
+        the bytes are sent all the same.
 
         Raises anyio.BrokenResourceError, caused by the reason, if the connection is gone;
         anyio.ClosedResourceError after `aclose` and `send_eof`; anyio.BusyResourceError if another
-        task sends. If it is cancelled, the bytes are sent all the same.
+        task sends; TypeError for what is not bytes-like.
         """
         data = item if type(item) is bytes else memoryview(item).tobytes()
         with self._sending:
-            await self._let_others_run()
             if self._closed or self._output_ended:
                 raise anyio.ClosedResourceError
             try:
                 await self._cross(self._slot.write(data))
             except Exception as exc:
                 raise self._lost(exc) from self.channel.error or exc
+            await self._let_others_run()
 
     async def send_eof(self) -> None:
         """End our side of the stream; the peer's goes on. Idempotent.
