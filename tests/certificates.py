@@ -50,7 +50,8 @@ def authority(ca: trustme.CA) -> tuple[x509.Certificate, ec.EllipticCurvePrivate
 def issue(
     ca: trustme.CA | None,
     *names: str,
-    common_name: str | None = None,
+    common_name: str = "",
+    organization: str = "",
     key: Key | None = None,
     hash: hashes.HashAlgorithm | None = None,
     valid: tuple[float, float] = TODAY,
@@ -59,8 +60,8 @@ def issue(
     """A certificate of the authority, or signed by itself, for host names; by default with an EC
     key, SHA-256, and an empty subject."""
     key = key or ec.generate_private_key(ec.SECP256R1())
-    parts = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []
-    subject = x509.Name(parts)
+    parts = {NameOID.ORGANIZATION_NAME: organization, NameOID.COMMON_NAME: common_name}
+    subject = x509.Name([x509.NameAttribute(oid, text) for oid, text in parts.items() if text])
     issuer, issuer_key = authority(ca) if ca else (None, key)
     now = datetime.datetime.now(datetime.UTC)
     builder = (
@@ -74,7 +75,7 @@ def issue(
     )
     if names:
         alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
-        builder = builder.add_extension(alternatives, critical=not parts)
+        builder = builder.add_extension(alternatives, critical=not subject.rdns)
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
     certificate = builder.sign(issuer_key, hash or hashes.SHA256())  # type: ignore[arg-type] # those that signatures are made with

@@ -16,6 +16,7 @@ from aws_io_async.errors import ErrorCode
 from aws_io_async.message_pool import IoMessage, MessageType
 from aws_io_async.tls_channel_handler import TlsChannelHandler
 from aws_io_async.tls_context import TlsConnectionOptions, TlsNegotiatedProtocol
+from tests import tls_channels
 from tests.socket_tools import turns
 from tests.tls_channels import (
     App,
@@ -30,6 +31,8 @@ from tests.tls_channels import (
     tls_of,
 )
 from tests.tls_peers import HOST, client_of, server_of
+
+nothing_left = tls_channels.nothing_left
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from aws_io_async.message_pool import IoMessage
 from aws_io_async.statistics import TlsNegotiationStatus
 from aws_io_async.tls_channel_handler import setup_client_tls
 from aws_io_async.tls_context import TlsConnectionOptions, TlsContext, TlsContextOptions
+from tests import tls_channels
 from tests.certificates import identity
 from tests.socket_tools import raises, turns
 from tests.tls_channels import (
@@ -33,6 +34,8 @@ from tests.tls_channels import (
     openssl_server,
 )
 from tests.tls_peers import HOST, client_of, server_of, trusting
+
+nothing_left = tls_channels.nothing_left
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from aws_io_async.tls_context import (
     TlsContextOptions,
     TlsNegotiatedProtocol,
 )
+from tests import tls_channels
 from tests.certificates import identity
 from tests.socket_tools import another_loop, on, raises, turns
 from tests.tls_channels import (
@@ -47,6 +48,8 @@ from tests.tls_channels import (
     tls_of,
 )
 from tests.tls_peers import HOST, client_of, server_of, trusting
+
+nothing_left = tls_channels.nothing_left
 
 Split = Callable[[bytes], Iterator[bytes]]
 

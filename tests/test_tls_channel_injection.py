@@ -16,6 +16,7 @@ from aws_io_async.errors import ErrorCode, make
 from aws_io_async.message_pool import IoMessage
 from aws_io_async.tls_channel_handler import TlsChannelHandler, setup_client_tls
 from aws_io_async.tls_context import TlsConnectionOptions
+from tests import tls_channels
 from tests.socket_tools import raises, turns
 from tests.tls_channels import (
     App,
@@ -32,6 +33,8 @@ from tests.tls_channels import (
     openssl_server,
 )
 from tests.tls_peers import HOST, client_of, server_of
+
+nothing_left = tls_channels.nothing_left
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from aws_io_async.errors import ErrorCode, make
 from aws_io_async.message_pool import IoMessage
 from aws_io_async.statistics import TlsNegotiationStatus
 from aws_io_async.tls_context import TlsConnectionOptions
+from tests import tls_channels
 from tests.socket_tools import raises, turns
 from tests.tls_channels import (
     App,
@@ -25,6 +26,8 @@ from tests.tls_channels import (
     openssl_server,
 )
 from tests.tls_peers import HOST, client_of, server_of
+
+nothing_left = tls_channels.nothing_left
 
 CLOSED = make(ErrorCode.IO_SOCKET_CLOSED, "the peer has ended its side")
 

@@ -11,6 +11,7 @@ import trustme
 
 from aws_io_async.tls_channel_handler import HANDSHAKE_WINDOW, RECORD_OVERHEAD, RECORD_WINDOW
 from aws_io_async.tls_context import TlsConnectionOptions, TlsContext
+from tests import tls_channels
 from tests.socket_tools import turns
 from tests.tls_channels import (
     SIDES,
@@ -23,6 +24,8 @@ from tests.tls_channels import (
     tls_of,
 )
 from tests.tls_peers import HOST, client_of, server_of
+
+nothing_left = tls_channels.nothing_left
 
 
 @pytest.fixture(params=SIDES, ids=lambda each: f"{each[0]}-{each[1].name}")

@@ -1,12 +1,15 @@
 """Channels with TLS: driven in memory with OpenSSL at the other end, or over sockets."""
 
 import asyncio
+import gc
 import ssl
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 import trustme
 
 from aws_io_async.channel import Channel, ChannelDirection, ChannelHandler, ChannelSlot
@@ -17,6 +20,8 @@ from aws_io_async.socket import SocketDomain, SocketOptions
 from aws_io_async.statistics import TlsNegotiationStatus
 from aws_io_async.tls_channel_handler import TlsChannelHandler
 from aws_io_async.tls_context import TlsConnectionOptions, TlsContext
+from tests.certificates import Identity
+from tests.socket_tools import turns
 from tests.tls_peers import HOST, client_of, server_of
 
 PATIENCE = 30.0
@@ -27,6 +32,23 @@ IPV4 = SocketOptions(domain=SocketDomain.IPV4)
 
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
+    """Fail the test that leaves a task, or a TLS handler, which a timer or a callback would hold.
+
+    For a test module: `nothing_left = tls_channels.nothing_left`.
+    """
+    yield
+    await turns()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not tasks, f"tasks left running: {tasks}"
+    asyncio.get_running_loop().set_exception_handler(None)  # it may remember some on purpose,
+    caplog.get_records("call").clear()  # and so may records
+    gc.collect()
+    handlers = [each for each in gc.get_objects() if isinstance(each, TlsChannelHandler)]
+    assert not handlers, f"TLS handlers left: {handlers}"
 
 
 class News:
@@ -284,6 +306,20 @@ def openssl_server(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert(name).configure_cert(context)
     return _of_version(context, version)
+
+
+def lenient_server(
+    certificate: Identity, version: ssl.TLSVersion | None = None, ciphers: str = "ALL"
+) -> TlsContext:
+    """A server that presents any certificate, and agrees on anything that OpenSSL still has."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers(f"{ciphers}:@SECLEVEL=0")
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"".join(certificate))
+        file.flush()
+        context.load_cert_chain(file.name)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return TlsContext.from_ssl_context(_of_version(context, version), server_side=True)
 
 
 def openssl_client(ca: trustme.CA, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
