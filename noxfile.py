@@ -26,7 +26,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types: the package, strictly, then the tests and the examples."""
-    session.install("-e", ".[test]", "mypy", "nox")
+    session.install("-e", ".[test]", "mypy", "nox", "types-jsonschema")
     session.run("mypy")
     session.run("mypy", "--explicit-package-bases", "tests", "examples", "noxfile.py")
 

@@ -98,13 +98,19 @@ class Runtime(Scheduler):
 
     def statistics(self) -> LoopStatistics:
         """A copy of the loop's figures as they are now. Thread: any."""
-        running = self._statistics.running_seconds
-        started = self._started_at
+        # What has ended is read before what goes on, lest something is counted twice.
+        idle, running = self._statistics.idle_seconds, self._statistics.running_seconds
+        asleep_since, started = self._load.asleep_since, self._started_at
+        now = time.monotonic()
+        if asleep_since is not None:
+            idle += now - asleep_since
         if started is not None:
-            running += time.monotonic() - started
+            running += now - started
         return replace(
             self._statistics,
             running_seconds=running,
+            idle_seconds=idle,
+            waiting=asleep_since is not None,
             ready=len(self._ready) + len(self._foreign),
             timers=len(self._timers.heap),
             watched=self._watchers.count(),

@@ -17,7 +17,7 @@ class LoopStatistics:
     events: int = 0
     """Ready descriptors that those polls reported."""
     idle_seconds: float = 0.0
-    """Spent waiting for the kernel with nothing else to do."""
+    """Spent waiting for the kernel with nothing else to do, up to now if that is what it does."""
     running_seconds: float = 0.0
     """Spent in `run_forever`, up to now if the loop is running."""
     ready: int = 0
@@ -30,6 +30,8 @@ class LoopStatistics:
     """How late the most recent timer was taken up."""
     max_lag: float = 0.0
     """How late a timer was taken up at worst."""
+    waiting: bool = False
+    """Whether it waits for the kernel, with nothing else to do, at the moment."""
     gil_enabled: bool = True
     """Whether the interpreter runs with its global lock."""
 
@@ -37,6 +39,11 @@ class LoopStatistics:
     def busy_seconds(self) -> float:
         """Spent running callbacks."""
         return max(0.0, self.running_seconds - self.idle_seconds)
+
+    @property
+    def events_per_poll(self) -> float:
+        """How many ready descriptors a poll reported, on average: many, if the loop is busy."""
+        return self.events / self.polls if self.polls else 0.0
 
     def note_lag(self, lag: float) -> None:
         """A timer was taken up `lag` seconds late."""
