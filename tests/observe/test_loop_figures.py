@@ -113,15 +113,16 @@ async def test_a_description() -> None:
     assert isinstance(loop, EventLoop)
     before = observe.describe_loop(loop)
     assert (before["state"], before["thread"], before["connections"]) == ("busy", "MainThread", 0)
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    server = await asyncio.start_server(lambda _, writer: accepted.put_nowait(writer), "127.0.0.1")
     async with server:
         _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        await asyncio.sleep(0.01)
+        peer = await accepted.get()
         assert observe.describe_loop(loop)["connections"] == 2
         writer.close()
         assert observe.describe_loop(loop)["connections"] == 1
-        server.close_clients()  # type: ignore[attr-defined,unused-ignore]  # of Python 3.13, and ours
-        await writer.wait_closed()
+        peer.close()
+        await asyncio.gather(writer.wait_closed(), peer.wait_closed())
     described = observe.describe_loop(loop)
     assert described["connections"] == 0
     assert described["turns"] > before["turns"]
