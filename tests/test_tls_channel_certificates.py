@@ -34,16 +34,13 @@ from tests.tls_channels import (
     App,
     code_of,
     connecting,
-    error_of,
     lenient_server,
     listening,
-    tls_of,
 )
 from tests.tls_peers import HOST, asking_server, trusting
+from tests.tls_verdicts import HTTP, accepted, refused
 
 nothing_left = tls_channels.nothing_left
-
-HTTP = "http/1.1"
 
 
 @pytest.fixture(autouse=True)
@@ -66,57 +63,29 @@ def unverifying_client() -> TlsContextOptions:
     return options
 
 
-async def accepted(options: TlsContextOptions, server: TlsContext) -> str | None:
-    """Negotiate, and send something both ways; returns the version that was agreed on."""
-    client = TlsConnectionOptions(TlsContext.client(options), HOST, alpn_list=HTTP)
-    ours, theirs = App(), App()
-    async with (
-        listening(server, lambda: [theirs]) as listener,
-        connecting(listener, client, lambda: [ours]) as channel,
-    ):
-        await listener.accepted()
-        assert tls_of(channel).server_name == HOST
-        assert tls_of(channel).protocol == HTTP
-        await ours.write(b"hello")
-        assert await theirs.received(5) == b"hello"
-        await theirs.write(b"and back")
-        assert await ours.received(8) == b"and back"
-        version = tls_of(channel).ssl_object.version()
-        channel.shutdown()
-        assert await listener.ended() is None
-        await channel.wait_closed()
-        assert channel.error is None
-        return version
-
-
-async def refused(
+async def verdict(
     options: TlsContextOptions, server: TlsContext, code: ErrorCode, verify_code: int, words: str
 ) -> None:
-    """Neither side gets a channel, and both are told why."""
-    client = TlsConnectionOptions(TlsContext.client(options), HOST)
-    async with listening(server) as listener:
-        error = await error_of(connecting(listener, client).__aenter__())
-        assert error.code is code
-        assert isinstance(error, errors.TlsCertificateError)
-        assert isinstance(error, ssl.SSLCertVerificationError)
-        assert error.verify_code == verify_code
-        assert words in error.verify_message
-        assert f"{error.verify_message} (OpenSSL verify code {verify_code})" in str(error)
-        assert f"127.0.0.1:{listener.port}" in str(error)
-        assert f"server name '{HOST}'" in str(error)
-        theirs = await listener.failed()
-        assert isinstance(theirs, errors.TlsAlertError)
-        assert listener.channels == []
+    """The client refuses the server for this reason, and both are told so."""
+    error, theirs = await refused(options, server)
+    assert error.code is code
+    assert isinstance(error, errors.TlsCertificateError)
+    assert isinstance(error, ssl.SSLCertVerificationError)
+    assert error.verify_code == verify_code
+    assert words in error.verify_message
+    assert f"{error.verify_message} (OpenSSL verify code {verify_code})" in str(error)
+    assert f"server name '{HOST}'" in str(error)
+    assert isinstance(theirs, errors.TlsAlertError)
 
 
 async def expired(options: TlsContextOptions, server: TlsContext) -> None:
     code = ErrorCode.IO_TLS_CERTIFICATE_EXPIRED
-    await refused(options, server, code, 10, "certificate has expired")
+    await verdict(options, server, code, 10, "certificate has expired")
 
 
 async def mismatched(options: TlsContextOptions, server: TlsContext) -> None:
     code = ErrorCode.IO_TLS_HOST_NAME_MISMATCH
-    await refused(options, server, code, 62, f"Hostname mismatch, {_NOT_VALID} '{HOST}'")
+    await verdict(options, server, code, 62, f"Hostname mismatch, {_NOT_VALID} '{HOST}'")
 
 
 _NOT_VALID = "certificate is not valid for"
@@ -125,7 +94,7 @@ _NOT_VALID = "certificate is not valid for"
 async def untrusted(options: TlsContextOptions, server: TlsContext, verify_code: int) -> None:
     words = {18: "self-signed certificate", 20: "unable to get local issuer certificate"}
     code = ErrorCode.IO_TLS_UNKNOWN_ROOT_CERTIFICATE
-    await refused(options, server, code, verify_code, words[verify_code])
+    await verdict(options, server, code, verify_code, words[verify_code])
 
 
 # Times
@@ -142,7 +111,7 @@ async def test_tls_client_channel_negotiation_no_verify_expired(ca: trustme.CA) 
 async def test_a_certificate_for_tomorrow(ca: trustme.CA) -> None:
     server = lenient_server(issue(ca, HOST, valid=TOMORROW))
     code = ErrorCode.IO_TLS_CERTIFICATE_NOT_YET_VALID
-    await refused(default_client(), server, code, 9, "certificate is not yet valid")
+    await verdict(default_client(), server, code, 9, "certificate is not yet valid")
 
 
 # Names
@@ -249,7 +218,7 @@ async def test_an_incomplete_chain(ca: trustme.CA) -> None:
 async def test_a_server_whose_certificate_is_for_clients(ca: trustme.CA) -> None:
     server = lenient_server(issue(ca, HOST, extensions=[FOR_CLIENTS]))
     code = ErrorCode.IO_TLS_BAD_CERTIFICATE
-    await refused(default_client(), server, code, 26, "unsuitable certificate purpose")
+    await verdict(default_client(), server, code, 26, "unsuitable certificate purpose")
 
 
 # Revocation
@@ -258,7 +227,7 @@ async def test_a_server_whose_certificate_is_for_clients(ca: trustme.CA) -> None
 async def test_tls_client_channel_negotiation_error_revoked(ca: trustme.CA) -> None:
     options, server = revoked(ca)
     code = ErrorCode.IO_TLS_PEER_CERTIFICATE_REVOKED
-    await refused(options, server, code, 23, "certificate revoked")
+    await verdict(options, server, code, 23, "certificate revoked")
 
 
 async def test_tls_client_channel_negotiation_revoked_no_check(ca: trustme.CA) -> None:
@@ -306,13 +275,13 @@ async def test_tls_client_channel_negotiation_success_ecc384(ca: trustme.CA) -> 
 async def test_a_weak_key(ca: trustme.CA) -> None:
     server = lenient_server(issue(ca, HOST, key=rsa_key(1024)))
     code = ErrorCode.IO_TLS_BAD_CERTIFICATE
-    await refused(default_client(), server, code, 66, "EE certificate key too weak")
+    await verdict(default_client(), server, code, 66, "EE certificate key too weak")
 
 
 async def test_a_weak_signature(ca: trustme.CA, tmp_path: Path) -> None:
     server = lenient_server(signed_by_sha1(ca, tmp_path))
     code = ErrorCode.IO_TLS_BAD_CERTIFICATE
-    await refused(default_client(), server, code, 68, "CA signature digest algorithm too weak")
+    await verdict(default_client(), server, code, 68, "CA signature digest algorithm too weak")
 
 
 def signed_by_sha1(ca: trustme.CA, folder: Path) -> Identity:

@@ -17,6 +17,7 @@ from aws_io_async.tls_context import (
     is_cipher_pref_supported,
 )
 from tests.certificates import identity
+from tests.tls_messages import ClientHello
 from tests.tls_peers import HOST, handshake, trusting
 
 TLS10, TLS11 = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
@@ -70,20 +71,10 @@ def suites(context: TlsContext) -> list[str]:
 
 
 def offered_groups(context: TlsContext) -> list[int]:
-    """The numbers of the groups in a client's first message (RFC 8446, section 4.2.7)."""
+    """The numbers of the groups in a client's first message."""
     engine = TlsEngine(context.ssl_context, server_side=False, server_hostname=HOST)
     engine.handshake()
-    hello = memoryview(engine.data_to_send())[5 + 4 + 2 + 32 :]
-    hello = hello[1 + hello[0] :]  # session id
-    hello = hello[2 + int.from_bytes(hello[:2]) :]  # cipher suites
-    hello = hello[1 + hello[0] + 2 :]  # compression methods
-    while hello:
-        kind, size = int.from_bytes(hello[:2]), int.from_bytes(hello[2:4])
-        if kind == 10:
-            body = hello[6 : 4 + size]
-            return [int.from_bytes(body[at : at + 2]) for at in range(0, len(body), 2)]
-        hello = hello[4 + size :]
-    raise AssertionError("no groups are offered")
+    return ClientHello.parse(engine.data_to_send()).groups
 
 
 P256 = 23
