@@ -99,6 +99,28 @@ async def test_much_both_ways_at_once(security: Security) -> None:
         assert answered == DATA[::-1]
 
 
+async def test_a_stream_says_whether_receiving_would_wait(security: Security) -> None:
+    async with stream_pair(security) as (client, server):
+        assert not client.is_readable()
+        await server.send(b"ab")
+        assert await client.receive(1) == b"a"
+        assert client.is_readable()
+        assert await client.receive() == b"b"
+        assert not client.is_readable()
+        await server.aclose()
+        with pytest.raises(anyio.EndOfStream):
+            await client.receive()
+        assert client.is_readable()  # as the end can be received again
+
+
+async def test_a_stream_that_was_closed_is_readable() -> None:
+    async with stream_pair() as (client, _):
+        await client.aclose()
+        assert client.is_readable()
+        with pytest.raises(anyio.ClosedResourceError):
+            await client.receive()
+
+
 async def test_no_more_is_received_than_asked_for(security: Security) -> None:
     async with stream_pair(security) as (client, server):
         await client.send(DATA[:40_000])

@@ -56,9 +56,14 @@ class StreamHandler(ChannelHandler):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether there is something to take, or nothing will come any more. Thread: any."""
+        return bool(self._chunks) or self.has_ended
+
     async def readable(self) -> None:
         """Wait until there is something to take, or nothing will come any more."""
-        if self._chunks or self.has_ended:
+        if self.is_readable:
             return
         self._waiter = asyncio.get_running_loop().create_future()
         try:

@@ -121,6 +121,10 @@ class ChannelStream(anyio.abc.ByteStream):
                     raise anyio.BrokenResourceError from exc
         raise anyio.ClosedResourceError
 
+    def is_readable(self) -> bool:
+        """Whether `receive` would not wait: there are bytes, or the end, or an error to raise."""
+        return self._closed or self._handler.is_readable
+
     def _raise_end(self) -> None:
         error = self.channel.error
         if self._closed:
