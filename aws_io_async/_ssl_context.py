@@ -19,6 +19,7 @@ from typing import Any
 
 from . import errors
 from .errors import CommonErrorCode
+from .tls_key_operations import CustomKeyOpHandler
 
 _CHANGING_METHODS = (
     "load_cert_chain",
@@ -112,6 +113,16 @@ def load_cert_chain(context: ssl.SSLContext, certificate: bytes, private_key: by
     """
     with _nameless_file(certificate) as certfile, _nameless_file(private_key) as keyfile:
         context.load_cert_chain(certfile, keyfile)
+
+
+def load_cert_chain_of_handler(
+    context: ssl.SSLContext, certificate: bytes, handler: CustomKeyOpHandler
+) -> None:
+    """Present a certificate whose private key `handler` has. Raises as `_openssl_keys.use_key`."""
+    from . import _openssl_keys  # with `ctypes`: not for those who have their keys at hand
+
+    with _nameless_file(certificate) as path:
+        _openssl_keys.use_key(context, path, handler)
 
 
 def load_revocation_list(context: ssl.SSLContext, crl: bytes) -> None:

@@ -29,12 +29,18 @@ import enum
 import ssl
 import sys
 from collections import deque
+from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
 Ending = TypeVar("Ending", bytes, int)
 
 MAX_PLAINTEXT = 16 * 1024
 """Bytes; a TLS record carries no more (RFC 8446, section 5.1)."""
+
+
+failure_of_key: ContextVar[BaseException | None] = ContextVar("failure_of_key", default=None)
+"""What kept a private key from signing in the handshake under way: see `_openssl_keys`. OpenSSL,
+who asked for it, cannot tell."""
 
 
 class TlsState(enum.Enum):
@@ -152,7 +158,8 @@ class TlsEngine:
 
         Raises ssl.SSLCertVerificationError (with `verify_code` and `verify_message`) for a
         certificate that is refused, ssl.SSLEOFError if the peer has gone, ssl.SSLError for
-        everything else, such as no protocol version in common.
+        everything else, such as no protocol version in common, or a private key that cannot be used
+        (the `__cause__` is then what its handler raised).
         """
         if self.state is not _HANDSHAKE:
             self._raise_if_failed()
@@ -165,11 +172,18 @@ class TlsEngine:
                 self._raise_if_failed()
             return False
         except Exception as exc:  # also what a callback of the context raised
+            self._note_failure_of_key(exc)
             self._fail(exc)
             raise
         self._move(_OPEN)
         self._encrypt_waiting()
         return True
+
+    def _note_failure_of_key(self, exc: Exception) -> None:
+        failure = failure_of_key.get()
+        if failure is not None:
+            failure_of_key.set(None)
+            exc.__cause__ = failure
 
     # Plaintext out
 

@@ -19,6 +19,7 @@ from ._tls_ciphers import (
 )
 from .errors import CommonErrorCode, ErrorCode
 from .pem import PemObjectType
+from .tls_key_operations import CustomKeyOpHandler
 
 AlpnList = str | Sequence[str]
 """Application protocols, the preferred one first: "h2;http/1.1", or ["h2", "http/1.1"]."""
@@ -66,6 +67,8 @@ class Settings:
     server_side: bool = False
     certificate: bytes | None = None
     private_key: bytes | None = field(default=None, repr=False)
+    key_handler: CustomKeyOpHandler | None = None
+    """Who has the private key, if it is not here."""
     verify_peer: bool | None = None
     """None: clients do, servers do not."""
     ca_certificates: bytes | None = None
@@ -123,6 +126,25 @@ class TlsContextOptions:
     def client_mtls_from_path(cls, certificate_path: PathLike, private_key_path: PathLike) -> Self:
         """As `client_mtls`, with the contents of two files, or of one that has both."""
         return cls.client_mtls(_read(certificate_path), _read(private_key_path))
+
+    @classmethod
+    def client_mtls_with_custom_key_operations(
+        cls, handler: CustomKeyOpHandler, certificate: bytes
+    ) -> Self:
+        """A client that presents a certificate, RSA or EC, whose private key `handler` has.
+
+        The context raises IO_TLS_CTX_ERROR for a certificate with another key, and
+        ERROR_PLATFORM_NOT_SUPPORTED where Python's OpenSSL cannot be reached to ask for this: no
+        function of `ssl` does. With an RSA key, it is for TLS 1.2 only, as all of them are in
+        aws-c-io. Raises TypeError if `handler` is no `CustomKeyOpHandler`.
+        """
+        if not isinstance(handler, CustomKeyOpHandler):
+            raise TypeError(f"handler must be a CustomKeyOpHandler, got {handler!r}")
+        options = cls()
+        options._settings = Settings(
+            certificate=_only(_CERTIFICATES, certificate, "certificate"), key_handler=handler
+        )
+        return options
 
     @classmethod
     def client_mtls_pkcs12(cls, data: bytes, password: str | bytes | None) -> Self:

@@ -7,8 +7,8 @@ network I/O: handshakes are for the TLS engine and for who owns it.
 Clients verify the server: its certificate by the system's trust store, its name by the connection's
 `server_name`. Servers do not ask for certificates, unless `set_verify_peer` tells them to.
 
-What Python's `ssl` cannot do is not offered: custom private key operations and PKCS#11 (a key is
-OpenSSL's to use, or nobody's), OCSP stapling, and Apple's keychains.
+What Python's `ssl` cannot do is not offered: OCSP stapling, and Apple's keychains. It cannot use a
+private key that is elsewhere either: `_openssl_keys` goes around it.
 
 Source: aws-c-io, `tls_channel_handler.h`.
 """
@@ -253,7 +253,9 @@ def _build(settings: Settings) -> ssl.SSLContext:
     context = _ssl_context.new(server_side=settings.server_side)
     configure(context, settings.minimum_tls_version, settings.cipher_preference)
     _set_trust(context, settings)
-    if settings.certificate is not None and settings.private_key is not None:
+    if settings.certificate is not None and settings.key_handler is not None:
+        _ssl_context.load_cert_chain_of_handler(context, settings.certificate, settings.key_handler)
+    elif settings.certificate is not None and settings.private_key is not None:
         try:
             _ssl_context.load_cert_chain(context, settings.certificate, settings.private_key)
         except OSError as exc:

@@ -193,11 +193,11 @@ def check_negotiation(hsm: Hsm, kind: trustme.KeyType) -> None:
         assert "client.example" in done.stdout
 
 
-def test_pkcs11_tls_rsa_negotiation_succeeds(hsm: Hsm) -> None:
+def test_an_rsa_key_by_the_provider(hsm: Hsm) -> None:
     check_negotiation(hsm, trustme.KeyType.RSA)
 
 
-def test_pkcs11_tls_ec_negotiation_succeeds(hsm: Hsm) -> None:
+def test_an_ec_key_by_the_provider(hsm: Hsm) -> None:
     check_negotiation(hsm, trustme.KeyType.ECDSA)
 
 

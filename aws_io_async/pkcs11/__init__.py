@@ -10,7 +10,8 @@ Needs the extra `pkcs11`: python-pkcs11. Of the two bindings that are maintained
 an Apache-licensed library can ask for (it is MIT, PyKCS11 is GPL), is typed, and runs its tests
 with SoftHSM. What it does not do as aws-c-io does is in `_cryptoki`.
 
-TLS handshakes with such a key: `key_pem` and `load_provider`, and docs/pkcs11.md.
+TLS with such a key: `client_mtls_options` for clients; `key_pem` and `load_provider` for whatever
+reads keys from files. Both are in docs/pkcs11.md.
 
 Source: aws-c-io, `pkcs11.h` and `pkcs11_lib.c`.
 """
@@ -24,15 +25,18 @@ from ._library import (
 )
 from ._openssl import key_pem, key_uri, load_provider, provider_configuration
 from ._signatures import HashAlgorithm, SignatureAlgorithm
+from ._tls import Pkcs11KeyOpHandler, client_mtls_options
 
 __all__ = [
     "HashAlgorithm",
     "KeyType",
     "LibraryBehavior",
+    "Pkcs11KeyOpHandler",
     "Pkcs11Library",
     "Pkcs11PrivateKey",
     "Pkcs11Session",
     "SignatureAlgorithm",
+    "client_mtls_options",
     "key_pem",
     "key_uri",
     "load_provider",

@@ -18,6 +18,7 @@ import urllib.parse
 from collections.abc import Mapping
 
 from .. import errors
+from .._openssl_keys import reason as openssl_reason
 from ..errors import ErrorCode
 from ..pem import PemObject, PemObjectType
 from ..shared_library import SharedLibrary
@@ -139,20 +140,7 @@ def load_provider(
             file.write(provider_configuration(module, provider))
             file.flush()
             loaded = load_configuration(None, os.fsencode(file.name))
-        reason = _reason(openssl)
+        reason = openssl_reason(openssl)
         if not loaded or not is_available(None, PROVIDER.encode()):
             detail = f"OpenSSL cannot load the provider {os.fspath(provider)}: {reason}"
             raise errors.make(ErrorCode.IO_TLS_CTX_ERROR, detail)
-
-
-def _reason(openssl: SharedLibrary) -> str:
-    """What is at the top of OpenSSL's queue of errors, which is then empty."""
-    last = openssl.find_function("ERR_peek_last_error", ctypes.c_ulong)
-    text = openssl.find_function(
-        "ERR_error_string_n", None, [ctypes.c_ulong, ctypes.c_char_p, ctypes.c_size_t]
-    )
-    clear = openssl.find_function("ERR_clear_error")
-    buffer = ctypes.create_string_buffer(256)
-    text(last(), buffer, len(buffer))
-    clear()
-    return buffer.value.decode(errors="replace")

@@ -3,33 +3,12 @@
 Sources: RFC 8017, section 9.2 (DigestInfo); RFC 3279, section 2.2.3 (Ecdsa-Sig-Value).
 """
 
-import enum
-import hashlib
-
 from .. import errors
 from ..errors import ErrorCode
+from ..tls_key_operations import TlsHashAlgorithm as HashAlgorithm
+from ..tls_key_operations import TlsSignatureAlgorithm as SignatureAlgorithm
 
-
-class HashAlgorithm(enum.Enum):
-    """What made the digest that is to be signed; the value is its name in `hashlib`."""
-
-    SHA1 = "sha1"
-    SHA224 = "sha224"
-    SHA256 = "sha256"
-    SHA384 = "sha384"
-    SHA512 = "sha512"
-
-    @property
-    def digest_size(self) -> int:
-        """In bytes."""
-        return hashlib.new(self.value, usedforsecurity=False).digest_size
-
-
-class SignatureAlgorithm(enum.Enum):
-    """How a digest is signed. RSA is PKCS #1 version 1.5."""
-
-    RSA = "RSA"
-    ECDSA = "ECDSA"
+__all__ = ["HashAlgorithm", "SignatureAlgorithm", "der", "digest_info", "ecdsa_signature"]
 
 
 _OBJECT_IDENTIFIERS = {
