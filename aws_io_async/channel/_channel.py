@@ -66,6 +66,32 @@ class Channel:
     ERROR_INVALID_STATE once the channel has shut down.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_has_ended",
+        "_holds",
+        "_lock",
+        "_on_setup",
+        "_on_shutdown",
+        "_pool",
+        "_reports",
+        "_shutdown",
+        "_shutdown_requested",
+        "_shutdown_task",
+        "_state",
+        "_tasks",
+        "_tasks_of_handlers",
+        "_thread_id",
+        "_waiters",
+        "_windows",
+        "error",
+        "first_slot",
+        "is_clogged",
+        "loop",
+        "read_back_pressure_enabled",
+        "window_update_threshold",
+    )
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop | None = None,
@@ -210,7 +236,7 @@ class Channel:
     def current_clock_time(self) -> int:
         """The time of the loop's clock in nanoseconds. Thread: any."""
         exact: Callable[[], int] | None = getattr(self.loop, "current_clock_time", None)
-        return exact() if exact is not None else int(self.loop.time() * 1e9)
+        return exact() if exact is not None else round(self.loop.time() * 1e9)
 
     # Slots
 

@@ -28,7 +28,7 @@ class Reports:
             self._timer = None
         old, self._handler = self._handler, handler
         if handler is not None:
-            self._reset()
+            self._reset(self._now_ms())
             self._schedule(handler)
         if old is not None:
             old.close()
@@ -48,7 +48,7 @@ class Reports:
             raise
         except BaseException as exc:
             self._channel._report_failure(handler, exc)
-        self._reset()
+        self._reset(interval.end_ms)
         if self._handler is handler and self._timer is None:
             self._schedule(handler)
 
@@ -58,8 +58,8 @@ class Reports:
         found = [call(handler.gather_statistics) for handler in self._handlers()]
         return [statistics for statistics in found if statistics is not None]
 
-    def _reset(self) -> None:
-        self._begin_ms = self._now_ms()
+    def _reset(self, begin_ms: int) -> None:
+        self._begin_ms = begin_ms
         for handler in self._handlers():
             self._channel._call(handler.reset_statistics)
 

@@ -46,7 +46,9 @@ class ReadWindows:
 
     def granted(self, asker: "ChannelSlot") -> None:
         """A slot, which may not be in the chain yet, has saved up a grant."""
-        if not self._emission_due and self._is_emission_needed(asker):
+        if self._emission_due or asker is self._channel.first_slot:
+            return  # nothing is emitted from the leftmost slot: asked for again, it would spin
+        if self._is_emission_needed(asker):
             self._schedule_emission()
 
     def shrunk(self) -> None:
