@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from aws_io_async.channel import Channel, ChannelDirection, ChannelHandler, ChannelSlot
+from aws_io_async.channel import (
+    Channel,
+    ChannelDirection,
+    ChannelHandler,
+    ChannelSlot,
+    ChannelState,
+)
 from aws_io_async.message_pool import IoMessage, MessageType
 from aws_io_async.socket_channel_handler import SocketChannelHandler
 from tests.recorders import Events
@@ -22,7 +28,10 @@ PATIENCE = 30.0
 
 @pytest.fixture(autouse=True)
 async def no_tasks_left() -> AsyncIterator[None]:
-    """Fail the test that leaves a task. For a test module: `no_tasks_left = channels.no_tasks_left`."""
+    """Fail the test that leaves a task.
+
+    For all tests of a module: `no_tasks_left = channels.no_tasks_left`.
+    """
     yield
     left = asyncio.all_tasks() - {asyncio.current_task()}
     assert not left, f"tasks left running: {left}"
@@ -182,6 +191,16 @@ async def pipeline(*handlers: ChannelHandler, **options: Any) -> AsyncIterator[C
     finally:
         channel.shutdown(immediately=True)
         await ended(channel)
+
+
+def state(channel: Channel) -> ChannelState:
+    """Its state now: type checkers take what was asserted of an attribute for lasting."""
+    return channel.state
+
+
+def is_clogged(channel: Channel) -> bool:
+    """Whether it is clogged now; see `state`."""
+    return channel.is_clogged
 
 
 async def ended(channel: Channel) -> BaseException | None:
