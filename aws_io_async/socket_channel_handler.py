@@ -179,6 +179,7 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
 
     def _hold(self, data: bytes) -> None:
         self._held += data
+        self._reading = True  # uvloop begins to, even if it was told in connection_made not to
         self._follow_window()
 
     def _follow_window(self) -> None:
