@@ -14,7 +14,7 @@ EXAMPLES = ROOT / "examples"
 def start(name: str, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
     """Start an example; what it would only warn of is an error."""
     return subprocess.Popen(
-        [sys.executable, "-X", "dev", "-W", "error", str(EXAMPLES / name), *arguments],
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
         env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
