@@ -4,6 +4,7 @@ The public names are to be had from `aws_io_async.errors`.
 """
 
 import enum
+from collections.abc import Mapping
 
 
 class _Code(enum.IntEnum):
@@ -301,6 +302,13 @@ TRANSIENT = RETRYABLE | {
     ErrorCode.IO_TLS_CLOSED_ABORT,
     ErrorCode.IO_TLS_CLOSED_GRACEFUL,
 }
+
+
+NOT_RAISED: Mapping[ErrorCode, str] = {
+    ErrorCode.DEPRECATED_AWS_IO_INVALID_FILE_HANDLE: "deprecated: it is ERROR_INVALID_FILE_HANDLE",
+    ErrorCode.IO_TLS_ALERT_NOT_GRACEFUL: "Windows: what its TLS calls an expired context",
+}
+"""The codes that nothing here raises, and why: every other one is raised by somebody."""
 
 
 def is_retryable(code: int) -> bool:

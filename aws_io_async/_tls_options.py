@@ -92,9 +92,10 @@ class TlsContextOptions:
     any more: a setter then raises ERROR_INVALID_STATE, and `copy()` gives options that do change.
 
     Certificates and keys are in PEM; what surrounds them there is ignored. A private key may be in
-    PKCS#8, PKCS#1 or SEC 1 form, and must not be encrypted. Each constructor that takes them raises
-    ERROR_PEM_MALFORMED if there is none, and those that read files what `open()` does. Whether key
-    and certificate belong together is found out when a context is built.
+    PKCS#8, PKCS#1 or SEC 1 form, and must not be encrypted. Whatever takes them raises
+    ERROR_PEM_MALFORMED for what is no PEM, IO_FILE_VALIDATION_FAILURE for what holds other things,
+    and what `open()` does if it reads files. Whether key and certificate belong together is found
+    out when a context is built.
 
     Thread: any, one at a time.
     """
@@ -213,7 +214,7 @@ class TlsContextOptions:
     def override_default_trust_store(self, ca: bytes) -> None:
         """Trust these certificates, and no longer those of the system.
 
-        Raises ERROR_PEM_MALFORMED, and ERROR_INVALID_STATE if it was overridden before.
+        Raises ERROR_INVALID_STATE if it was overridden before.
         """
         self._refuse_second_trust_store(self._settings.ca_certificates)
         self._change(ca_certificates=_only(_CERTIFICATES, ca, "trust store"))
@@ -224,8 +225,8 @@ class TlsContextOptions:
         """Trust the certificates of a folder, of a file, or of both, and no longer the system's.
 
         The folder is one that `openssl rehash` has prepared; OpenSSL looks issuers up there as it
-        needs them. Raises what `open()` does, NotADirectoryError, ERROR_PEM_MALFORMED, and
-        ERROR_INVALID_STATE for what was overridden before.
+        needs them. Raises NotADirectoryError, and ERROR_INVALID_STATE for what was overridden
+        before.
         """
         if ca_path is None and ca_file is None:
             raise TypeError("name a folder (ca_path) or a file (ca_file) with trusted certificates")
@@ -245,7 +246,7 @@ class TlsContextOptions:
 
         From the first list on, a certificate is refused too if its issuer has no list here, or one
         that has expired. Certificates of intermediate authorities are not looked up.
-        Raises ERROR_PEM_MALFORMED. aws-c-io has nothing like it.
+        aws-c-io has nothing like it.
         """
         crl = _bytes(crl, "revocation list")
         if b"-----BEGIN" in crl:
@@ -336,5 +337,7 @@ def _only(wanted: Sequence[PemObjectType], data: bytes, what: str) -> bytes:
     if not objects:
         labels = ", ".join(each.type_string for each in found)
         hint = "; decrypt it, or use PKCS#12" if "ENCRYPTED" in labels else ""
-        raise errors.make(ErrorCode.ERROR_PEM_MALFORMED, f"{what}: none among {labels}{hint}")
+        raise errors.make(
+            ErrorCode.IO_FILE_VALIDATION_FAILURE, f"{what}: none among {labels}{hint}"
+        )
     return "".join(objects).encode()

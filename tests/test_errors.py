@@ -1,5 +1,6 @@
 """The library's errors: their codes, their texts, and the builtins that they are."""
 
+import ast
 import copy
 import errno
 import io
@@ -8,13 +9,30 @@ import socket
 import ssl
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from aws_io_async import errors
+from aws_io_async._error_codes import NOT_RAISED
 from aws_io_async.errors import AwsIoError, Code, CommonErrorCode, ErrorCode, RetryErrorType
+from aws_io_async.pkcs11._return_values import CODES
 
 ALL: list[Code] = [*ErrorCode, *CommonErrorCode]
+
+
+PACKAGE = Path(errors.__file__).parent
+
+
+def codes_in(path: Path) -> set[str]:
+    """The members of ErrorCode that a module names in its code."""
+    return {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name | ast.Attribute)
+        and ast.unparse(node.value).endswith("ErrorCode")
+    }
 
 
 class TestCodes:
@@ -156,6 +174,20 @@ class TestMake:
 
         assert errors.class_of(ErrorCode.IO_SOCKET_CLOSED) is errors.SocketClosedError
         assert Own(ErrorCode.IO_SOCKET_CLOSED).errno == errno.ECONNRESET
+
+
+class TestUse:
+    def test_each_code_is_raised_by_somebody_or_says_why_not(self) -> None:
+        used: set[str] = set()
+        for path in PACKAGE.rglob("*.py"):
+            if path.name not in ("errors.py", "_error_codes.py"):  # where they are only described
+                used |= codes_in(path)
+        unused = {code for code in ErrorCode if code.name not in used}
+        assert unused == set(NOT_RAISED)
+
+    def test_whatever_a_token_may_answer_has_its_code(self) -> None:
+        answers = {code for code in ErrorCode if code.name.startswith("ERROR_PKCS11_CKR_")}
+        assert set(CODES.values()) == answers
 
 
 class TestQuestions:

@@ -108,7 +108,7 @@ def test_servers_refuse_revoked_clients(ca: trustme.CA, good: trustme.LeafCert) 
 
 def test_what_is_no_list_is_refused(ca: trustme.CA) -> None:
     options = trusting(ca)
-    with pytest.raises(errors.PemMalformedError, match="revocation list: none among CERTIFICATE"):
+    with pytest.raises(errors.FileValidationError, match="revocation list: none among CERTIFICATE"):
         options.add_certificate_revocation_list(ca.cert_pem.bytes())
     options.add_certificate_revocation_list(b"neither PEM nor DER")
     with pytest.raises(errors.TlsContextError, match="revocation list"):
