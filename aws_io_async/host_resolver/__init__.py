@@ -12,7 +12,12 @@ they bring, `_threads` who runs them, `_names` what is a name.
 
 from .._host_cache import AddressRecordType, HostAddress, HostResolutionConfig, ResolvedAddress
 from ._refresher import default_dns_resolve
-from ._resolver import HostAddressFlags, HostResolver, HostResolverStatistics
+from ._resolver import (
+    HostAddressFlags,
+    HostResolver,
+    HostResolverStatistics,
+    KnownAddresses,
+)
 
 __all__ = [
     "AddressRecordType",
@@ -21,6 +26,7 @@ __all__ = [
     "HostResolutionConfig",
     "HostResolver",
     "HostResolverStatistics",
+    "KnownAddresses",
     "ResolvedAddress",
     "default_dns_resolve",
 ]

@@ -57,6 +57,17 @@ class HostResolverStatistics:
     """Of those, the ones that raised or found no address."""
 
 
+@dataclass(frozen=True)
+class KnownAddresses:
+    """What a resolver knows of a host; see `HostResolver.known_addresses`."""
+
+    good: tuple[HostAddress, ...] = ()
+    """Those that calls go round: AAAA, then A, of each family the one to be given out next first.
+    """
+    failed: tuple[HostAddress, ...] = ()
+    """Those to which a connection failed, of each family the one that has rested longest first."""
+
+
 class HostResolver:
     """A cache of host names, and the threads that keep it fresh.
 
@@ -205,6 +216,22 @@ class HostResolver:
                 entry.address_count(kind)
                 for kind in AddressRecordType
                 if HostAddressFlags[kind.name] in flags
+            )
+
+    def known_addresses(self, host: str) -> KnownAddresses:
+        """All that is known of `host`, for people to look at: nothing is asked for by this.
+
+        Empty if it is not cached, as an address in place of a name never is. Raises
+        IO_DNS_INVALID_NAME if `host` can be no name.
+        """
+        with self._lock:
+            entry = self._entries.get(_key(host))
+            if entry is None:
+                return KnownAddresses()
+            families = (entry.aaaa, entry.a)
+            return KnownAddresses(
+                tuple(address for family in families for address in family.good.copy()),
+                tuple(address for family in families for address in family.failed),
             )
 
     def purge_cache(self) -> None:
