@@ -12,14 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    invariant,
-    precondition,
-    rule,
-)
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from aws_io_async.errors import AwsIoError, Code, CommonErrorCode, ErrorCode, RetryErrorType
 from aws_io_async.retry_strategy import (
@@ -96,9 +89,7 @@ def code_of(coroutine: Coroutine[Any, Any, Any]) -> Code | None:
 
 
 class TokenMachine(RuleBasedStateMachine):
-    """Tokens of the standard strategy, over two partitions."""
-
-    tokens: Bundle[Operation] = Bundle("tokens")
+    """A few operations at a time with the standard strategy, over two partitions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +98,11 @@ class TokenMachine(RuleBasedStateMachine):
             OPTIONS, bucket_capacity=CAPACITY, random=Random(1), sleep=self.sleep
         )
         self.buckets = {"a": CAPACITY, "b": CAPACITY}
-        self.waiting: list[Operation] = []
+        self.operations: list[Operation] = []
+
+    @property
+    def waiting(self) -> list[Operation]:
+        return [operation for operation in self.operations if operation.waiting is not None]
 
     def sleep(self, delay: float) -> Sleep:
         return Sleep(self.asked, delay)
@@ -116,14 +111,17 @@ class TokenMachine(RuleBasedStateMachine):
         left = self.buckets[operation.partition]
         self.buckets[operation.partition] = min(CAPACITY, left + units)
 
-    @rule(target=tokens, partition=st.sampled_from("abAB"))
-    def acquire(self, partition: str) -> Operation:
+    @precondition(lambda self: len(self.operations) < 4)
+    @rule(partition=st.sampled_from("abAB"))
+    def acquire(self, partition: str) -> None:
         ended, token = resume(self.strategy.acquire_retry_token(partition))
         assert ended
-        return Operation(token, partition.lower())
+        self.operations.append(Operation(token, partition.lower()))
 
-    @rule(operation=tokens, error_type=st.sampled_from(RetryErrorType))
-    def schedule(self, operation: Operation, error_type: RetryErrorType) -> None:
+    @precondition(lambda self: self.operations)
+    @rule(data=st.data(), error_type=st.sampled_from(RetryErrorType))
+    def schedule(self, data: st.DataObject, error_type: RetryErrorType) -> None:
+        operation = data.draw(st.sampled_from(self.operations))
         coroutine = operation.token.schedule_retry(error_type)
         code = code_of(coroutine)
         left = self.buckets[operation.partition]
@@ -140,12 +138,11 @@ class TokenMachine(RuleBasedStateMachine):
             operation.leased = min(COSTS[error_type], left)
             self.buckets[operation.partition] -= operation.leased
             operation.waiting = coroutine
-            self.waiting.append(operation)
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def the_time_has_come(self, data: st.DataObject) -> None:
-        operation = self.taken(data)
+        operation = data.draw(st.sampled_from(self.waiting))
         assert operation.waiting is not None
         assert resume(operation.waiting) == (True, None)
         operation.payback = operation.leased
@@ -154,18 +151,17 @@ class TokenMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        operation = self.taken(data)
+        operation = data.draw(st.sampled_from(self.waiting))
         assert operation.waiting is not None
         with pytest.raises(Abandoned):
             operation.waiting.throw(Abandoned())
         self.pay_back(operation, operation.leased)
         operation.waiting = None
 
-    def taken(self, data: st.DataObject) -> Operation:
-        return self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1)))
-
-    @rule(operation=tokens)
-    def succeed(self, operation: Operation) -> None:
+    @precondition(lambda self: self.operations)
+    @rule(data=st.data())
+    def succeed(self, data: st.DataObject) -> None:
+        operation = data.draw(st.sampled_from(self.operations))
         if operation.state is RetryTokenState.READY:
             operation.token.record_success()
             self.pay_back(operation, operation.payback)
@@ -175,20 +171,18 @@ class TokenMachine(RuleBasedStateMachine):
             operation.token.record_success()
         assert caught.value.code is CommonErrorCode.ERROR_INVALID_STATE
 
-    @rule(operation=consumes(tokens))
-    def fail_for_good(self, operation: Operation) -> None:
-        """It is dropped: what was taken stays taken."""
-        if operation in self.waiting:  # its task is still there
-            return
-        assert operation.token.state is operation.state
-
-    @rule(operation=tokens)
-    def look(self, operation: Operation) -> None:
-        assert operation.token.state is operation.state
-        assert operation.token.retries == operation.retries
+    @precondition(lambda self: self.operations)
+    @rule()
+    def let_the_oldest_go(self) -> None:
+        """What a dropped operation has taken stays taken, unless it was waiting."""
+        if self.operations[0].waiting is None:
+            self.operations.pop(0)
 
     @invariant()
-    def the_buckets_agree(self) -> None:
+    def the_tokens_and_the_buckets_agree(self) -> None:
+        for operation in self.operations:
+            assert operation.token.state is operation.state
+            assert operation.token.retries == operation.retries
         assert {name: self.strategy.available(name) for name in "ab"} == self.buckets
         assert self.asked == []
 
@@ -200,7 +194,7 @@ class TokenMachine(RuleBasedStateMachine):
 
 TestTokens = TokenMachine.TestCase
 TestTokens.settings = settings(
-    deadline=None, derandomize=True, max_examples=60, stateful_step_count=40
+    deadline=None, derandomize=True, max_examples=80, stateful_step_count=50
 )
 
 
