@@ -67,32 +67,6 @@ class Channel:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_has_ended",
-        "_holds",
-        "_lock",
-        "_on_setup",
-        "_on_shutdown",
-        "_pool",
-        "_reports",
-        "_shutdown",
-        "_shutdown_requested",
-        "_shutdown_task",
-        "_state",
-        "_tasks",
-        "_tasks_of_handlers",
-        "_thread_id",
-        "_waiters",
-        "_windows",
-        "error",
-        "first_slot",
-        "is_clogged",
-        "loop",
-        "read_back_pressure_enabled",
-        "window_update_threshold",
-    )
-
-    __slots__ = (
         "__weakref__", "_has_ended", "_holds", "_lock", "_on_setup", "_on_shutdown", "_pool",
         "_reports", "_shutdown", "_shutdown_requested", "_shutdown_task", "_state", "_tasks",
         "_tasks_of_handlers", "_thread_id", "_waiters", "_windows", "error", "first_slot",
