@@ -11,6 +11,9 @@ A step taken in place must look to the coroutine as if it were a step of the pum
 as the current task (by the functions that asyncio has for those who write tasks themselves), and
 in the pump's context, so that context variables set before a suspension are there after it.
 
+Coroutines are driven by a generator, one for all that come, as `yield from` learns of their end
+without the exception that `send` would raise: 150 ns of 1000.
+
 Anybody may cancel the pump: the lane, when it is closed; a timeout in the coroutine; a program
 that cancels all tasks before its loop is closed. Whenever that happens, a coroutine that is
 suspended gets the CancelledError, and a pump that has nothing to do ends. The next coroutine has a
@@ -37,10 +40,23 @@ Process = Callable[["ChannelSlot", IoMessage], Awaitable[object] | None]
 _ENDED = object()
 
 
-class _Suspended(NamedTuple):
-    """A coroutine, what it waits for, and perhaps a cancellation that is still to reach it."""
+Driver = Generator[Any, Any, None]
+"""Runs the coroutines that are sent to it. Yields what they wait for, and _ENDED after each."""
 
-    coroutine: Coroutine[Any, Any, object]
+
+@types.coroutine
+def _driver() -> Driver:
+    coroutine: Any = yield _ENDED
+    while True:
+        yield from coroutine
+        coroutine = None  # or it would be kept until the next one comes
+        coroutine = yield _ENDED
+
+
+class _Suspended(NamedTuple):
+    """A driver in a coroutine, what that waits for, and a cancellation that may still be to come."""
+
+    driver: Driver
     pending: Any
     cancelled: asyncio.CancelledError | None = None
 
@@ -57,6 +73,7 @@ class Lane:
         "_closed",
         "_context",
         "_count",
+        "_driver",
         "_freed",
         "_inside",
         "_process",
@@ -79,6 +96,7 @@ class Lane:
         self._inside: IoMessage | None = None  # what the handler is at, and has not passed on
         self._waiting: deque[IoMessage] | None = None
         self._suspended: _Suspended | None = None
+        self._driver: Driver | None = None
         self._context: Context | None = None
         self._pump: asyncio.Task[None] | None = None
         self._work: asyncio.Future[None] | None = None  # done when the pump is needed
@@ -120,7 +138,9 @@ class Lane:
             coroutine = following if type(following) is CoroutineType else _coroutine_of(following)
             pending = self._first_step(coroutine)
             if pending is not _ENDED:
-                self._suspended = _Suspended(coroutine, pending)
+                assert self._driver is not None
+                self._suspended = _Suspended(self._driver, pending)
+                self._driver = None  # the pump has it now
                 assert self._work is not None
                 if not self._work.done():  # else the pump has been cancelled, and will wake as well
                     self._work.set_result(None)
@@ -135,23 +155,29 @@ class Lane:
         """What the coroutine waits for, or _ENDED."""
         loop = self._slot.channel.loop
         pump = self._pump or self._start_pump()
+        driver = self._driver or self._start_driver()
         outer = current_task(loop)
         if outer is not None:
             _leave_task(loop, outer)
         _enter_task(loop, pump)
         try:
-            return self._context.run(coroutine.send, None)  # type: ignore[union-attr]  # see _start_pump
-        except StopIteration:
-            return _ENDED
+            return self._context.run(driver.send, coroutine)  # type: ignore[union-attr]  # see _start_pump
         except (SystemExit, KeyboardInterrupt):
+            self._driver = None
             raise
         except BaseException as exc:
+            self._driver = None  # has ended by it
             self._fail(exc)
             return _ENDED
         finally:
             _leave_task(loop, pump)
             if outer is not None:
                 _enter_task(loop, outer)
+
+    def _start_driver(self) -> Driver:
+        self._driver = _driver()
+        self._driver.send(None)
+        return self._driver
 
     def _start_pump(self) -> "asyncio.Task[None]":
         channel = self._slot.channel
@@ -284,25 +310,22 @@ def _resumed(suspended: _Suspended) -> Generator[Any, Any, None]:
     """Carry on, in a task, with a coroutine that was stepped outside of it.
 
     The task has not seen yet what the coroutine waits for: that is passed on to it first. From
-    there on this is `yield from`.
+    there on this is `yield from`, up to the coroutine's end.
     """
-    coroutine, pending, cancelled = suspended
-    try:
-        # As asyncio has it, a cancellation goes to what is waited for, if that can be cancelled.
-        if cancelled is not None and not (asyncio.isfuture(pending) and pending.cancel()):
-            pending = coroutine.throw(cancelled)
-        while True:
-            try:
-                value = yield pending
-            except GeneratorExit:
-                coroutine.close()
-                raise
-            except BaseException as exc:
-                pending = coroutine.throw(exc)
-            else:
-                pending = coroutine.send(value)
-    except StopIteration:
-        return
+    driver, pending, cancelled = suspended
+    # As asyncio has it, a cancellation goes to what is waited for, if that can be cancelled.
+    if cancelled is not None and not (asyncio.isfuture(pending) and pending.cancel()):
+        pending = driver.throw(cancelled)
+    while pending is not _ENDED:
+        try:
+            value = yield pending
+        except GeneratorExit:
+            driver.close()
+            raise
+        except BaseException as exc:
+            pending = driver.throw(exc)
+        else:
+            pending = driver.send(value)
 
 
 async def _coroutine_of(awaitable: Awaitable[object]) -> None:
