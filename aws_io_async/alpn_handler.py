@@ -5,10 +5,13 @@ Source: aws-c-io's `alpn_handler.c`.
 
 from collections.abc import Callable
 
+from . import log
 from .channel import ChannelHandler, ChannelSlot
 from .errors import ErrorCode, make
 from .message_pool import IoMessage, MessageType
 from .tls_context import TlsNegotiatedProtocol
+
+logger = log.logger(log.LogSubject.ALPN)
 
 
 class AlpnHandler(ChannelHandler):
@@ -43,5 +46,6 @@ class AlpnHandler(ChannelHandler):
         handler = self._on_protocol_negotiated(new_slot, protocol)
         if handler is None:
             raise make(ErrorCode.IO_UNHANDLED_ALPN_PROTOCOL_MESSAGE, f"protocol {protocol!r}")
+        logger.debug("%r: protocol %r is for %r", slot.channel, protocol, handler)
         slot.replace(new_slot)
         new_slot.set_handler(handler)

@@ -27,7 +27,11 @@ logging.getLogger("aws_io_async").addHandler(logging.NullHandler())
 
 
 class LogSubject(enum.Enum):
-    """What a line of the log is about; the value ends the name of the subject's logger."""
+    """What a line of the log is about; the value ends the name of the subject's logger.
+
+    GENERAL, PKI, FILE_UTILS and PEM are for others: what they are about raises here. What an event
+    loop logs as asyncio's do, it logs where theirs do: to the logger `asyncio`.
+    """
 
     GENERAL = "general"
     EVENT_LOOP = "event_loop"

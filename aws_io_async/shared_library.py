@@ -11,8 +11,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Self
 
-from . import errors
+from . import errors, log
 from .errors import ErrorCode
+
+logger = log.logger(log.LogSubject.SHARED_LIBRARY)
 
 # `ctypes` loads libraries and never unloads one; the C library can.
 _dlclose: Callable[[ctypes.c_void_p], int] = ctypes.CDLL(None).dlclose
@@ -35,6 +37,7 @@ class SharedLibrary:
             self._library = ctypes.CDLL(self.path)
         except (OSError, ValueError) as exc:
             self._cannot_load(str(exc), exc)
+        logger.debug("%r is loaded", self)
 
     def _cannot_load(self, reason: str, cause: Exception | None = None) -> NoReturn:
         detail = reason if str(self.path) in reason else f"{self.path}: {reason}"
@@ -70,6 +73,7 @@ class SharedLibrary:
         library, self._library = self._library, None
         if library is not None:
             _dlclose(ctypes.c_void_p(library._handle))
+            logger.debug("%r", self)
 
     def __enter__(self) -> Self:
         return self

@@ -20,7 +20,7 @@ from socket import SO_ERROR, SOL_SOCKET
 from socket import socket as OsSocket  # noqa: N812  # Python's own, to tell the two apart
 from typing import Any, Self, TypeVar
 
-from . import errors
+from . import errors, log
 from ._loop_io import LoopIo, ReadEvent
 from ._os_socket import (
     MOVES,
@@ -67,6 +67,8 @@ __all__ = [
     "validate_port_for_bind",
     "validate_port_for_connect",
 ]
+
+logger = log.logger(log.LogSubject.SOCKET)
 
 READ_SIZE = 64 * 1024
 """Bytes that a read takes at most by default: as many as a datagram can have."""
@@ -241,6 +243,7 @@ class Socket:
             self._move_to(SocketState.ERROR)
             raise errors.translate(exc, f"listen on {self.local_endpoint}") from exc
         self._move_to(SocketState.LISTENING)
+        logger.debug("%r", self)
 
     async def connect(self, endpoint: SocketEndpoint) -> None:
         """Connect to a peer, in `options.connect_timeout` seconds at most.
@@ -273,6 +276,7 @@ class Socket:
         self.remote_endpoint = endpoint
         self.local_endpoint = own_endpoint(self._sock, self.options.domain)
         self._move_to(SocketState.CONNECTED)
+        logger.debug("%r", self)
 
     async def _establish(self, what: str, address: Any) -> None:
         try:
@@ -316,6 +320,7 @@ class Socket:
             local, remote = own_endpoint(sock, domain), from_sockaddr(peer, domain)
         connection = Socket.__new__(Socket)
         connection._set_up(sock, self.options, SocketState.CONNECTED, local, remote)
+        logger.debug("%r: accepted %r", self, connection)
         return connection
 
     def __aiter__(self) -> Self:
@@ -449,6 +454,7 @@ class Socket:
 
     def _let_go(self) -> None:
         self._io.require_loop_or_idle()
+        logger.debug("%r is closed", self)
         self._move_to(SocketState.CLOSED)
         self._io.close()
 

@@ -119,6 +119,7 @@ PACKAGES = {
     "channel": [
         "_handler",
         "_lane",
+        "_trace",
         "_slot",
         "_windows",
         "_tasks",

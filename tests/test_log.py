@@ -6,8 +6,13 @@ import sys
 
 import pytest
 
-from aws_io_async import log
+from aws_io_async import EventLoopGroup, log
+from aws_io_async.channel import ChannelDirection, ChannelHandler
+from aws_io_async.channel._trace import traced
 from aws_io_async.log import LogSubject
+from aws_io_async.shared_library import SharedLibrary
+from aws_io_async.testing import TestingChannel
+from tests.socket_tools import connected
 
 
 class Expensive:
@@ -70,3 +75,40 @@ def test_a_name_that_the_program_gave_to_the_level_stays() -> None:
         "print(logging.getLevelName(log.TRACE))\n"
     )
     assert run(program) == ("FINEST\n", "")
+
+
+async def test_trace_shows_every_message_between_handlers(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(log.TRACE, log.logger(LogSubject.CHANNEL).name)
+    async with TestingChannel(ChannelHandler()) as channel:
+        channel.push_read(b"abc")
+        channel.push_write(b"de")
+        await channel.settle()
+        messages = [record.getMessage() for record in caplog.records if record.levelno == log.TRACE]
+    for direction, size in (("read", 3), ("write", 2)):
+        shown = f"{direction}: <IoMessage application data, {size} bytes>"
+        assert sum(message.endswith(shown) for message in messages) == 2  # our handler, and the end
+
+
+async def test_without_trace_handlers_are_called_directly() -> None:
+    handler = ChannelHandler()
+    assert traced(handler.process_read_message, ChannelDirection.READ) == (
+        handler.process_read_message
+    )
+
+
+async def test_what_happens_to_sockets_loops_and_libraries_is_shown_by_subject(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "aws_io_async")
+    async with connected():
+        pass
+    with EventLoopGroup(1):
+        pass
+    SharedLibrary(None).close()
+    shown = {(record.name, record.getMessage().split()[-1]) for record in caplog.records}
+    for subject, last in (
+        (LogSubject.SOCKET, "closed"),
+        (LogSubject.EVENT_LOOP, "ended"),
+        (LogSubject.SHARED_LIBRARY, "loaded"),
+    ):
+        assert (log.logger(subject).name, last) in shown

@@ -21,6 +21,7 @@ from ..errors import CommonErrorCode, ErrorCode, make
 from ..message_pool import MAX_FRAGMENT_SIZE, IoMessage, MessageType, PooledMessage
 from ._handler import ChannelDirection, ChannelHandler
 from ._lane import Lane
+from ._trace import traced
 
 if TYPE_CHECKING:
     from ._channel import Channel
@@ -88,8 +89,9 @@ class ChannelSlot:
         window = check_handler(handler)
         handler.slot = self
         self.handler = handler
-        self._reads = Lane(self, handler.process_read_message, self.channel._windows.waiting)
-        self._writes = Lane(self, handler.process_write_message)
+        read, write = handler.process_read_message, handler.process_write_message
+        self._reads = Lane(self, traced(read, _READ), self.channel._windows.waiting)
+        self._writes = Lane(self, traced(write, _WRITE))
         self.channel._chain_changed()
         self.increment_read_window(window)
         inherited, self._inherited = self._inherited, []

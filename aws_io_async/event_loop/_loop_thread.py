@@ -11,8 +11,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import Context
 
+from .. import log
 from ._cpu import pin_this_thread
 from ._crossing import refuse_crossings
+
+subject = log.logger(log.LogSubject.EVENT_LOOP)
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -75,6 +78,7 @@ class LoopThread:
             with asyncio.Runner(loop_factory=self._checked_new_loop) as runner:
                 self.loop = runner.get_loop()
                 self.loop.call_soon(self._started.set_result, None)
+                subject.debug("%s runs %r", self.name, self.loop)
                 try:
                     self._run_until_told()
                 finally:
@@ -82,6 +86,7 @@ class LoopThread:
         except BaseException as exc:
             self._failed(exc)
         finally:
+            subject.debug("%s has ended", self.name)
             self.ended.set_result(None)
 
     def _checked_new_loop(self) -> asyncio.AbstractEventLoop:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio.to_thread
 
-from .. import errors
+from .. import errors, log
 from ..errors import ErrorCode
 from ._cryptoki import Cryptoki
 from ._return_values import translate
@@ -17,6 +17,8 @@ from ._signatures import HashAlgorithm, SignatureAlgorithm, digest_info, ecdsa_s
 
 if TYPE_CHECKING:
     import pkcs11
+
+logger = log.logger(log.LogSubject.PKCS11)
 
 
 class LibraryBehavior(enum.Enum):
@@ -72,6 +74,7 @@ class Pkcs11Library:
         library_class = binding._pkcs11.lib
         self._tokens: Any = library_class.__new__(library_class, os.fspath(path))
         self.closed = False
+        logger.debug("%s is loaded, %s", path, behavior.name)
 
     def find_slot(self, *, slot_id: int | None = None, token_label: str | None = None) -> int:
         """The slot with this number, or whose token has this label, or the only one with a token.
@@ -103,7 +106,9 @@ class Pkcs11Library:
             code = ErrorCode.ERROR_PKCS11_CKR_SLOT_ID_INVALID
             raise errors.make(code, f"slot {slot_id} has no token")
         with self._call("C_OpenSession"):
-            return Pkcs11Session(self, token.open())
+            session = Pkcs11Session(self, token.open())
+        logger.debug("a session with %r in slot %d", token.label, slot_id)
+        return session
 
     def close(self) -> None:
         """Let go of the library; with STRICT_INITIALIZE_FINALIZE, end it. Idempotent.
@@ -113,6 +118,7 @@ class Pkcs11Library:
         if self.closed:
             return
         self.closed = True
+        logger.debug("%s is closed, %s", self._cryptoki.library.path, self._behavior.name)
         self._tokens = None
         if self._behavior is LibraryBehavior.STRICT_INITIALIZE_FINALIZE:
             try:
@@ -164,6 +170,7 @@ class Pkcs11Session:
         with self._call("C_Login"):
             encoded = None if pin is None else pin.encode()
             self.library._cryptoki.login(self._session.handle, encoded)
+        logger.debug("the user is logged in")
 
     def find_private_key(self, label: str | None = None) -> "Pkcs11PrivateKey":
         """The private key with this label, or the only one that the session can see.
