@@ -12,6 +12,7 @@ from aws_io_async.event_loop._crossing import run_on
 from aws_io_async.event_loop.group import EventLoopGroup
 from tests import loops
 from tests.socket_tools import raises, turns
+from tests.streams import PATIENCE
 
 variable: "contextvars.ContextVar[str]" = contextvars.ContextVar("variable", default="unset")
 
@@ -124,10 +125,13 @@ async def test_nothing_hangs_when_a_group_shuts_down(
             callers = [asyncio.create_task(run_on(loop, forever()))]
             await turns(2)
             closing = asyncio.create_task(group.aclose())
-            while not closing.done():
+            while not callers[-1].done():  # refused, as all that follow would be
                 callers.append(asyncio.create_task(run_on(loop, forever())))
-                await asyncio.sleep(0)
-            for error in await asyncio.gather(*callers, return_exceptions=True):
+                await asyncio.sleep(1e-6)  # the other thread has its turn in the meantime
+            async with asyncio.timeout(PATIENCE):
+                errors = await asyncio.gather(*callers, return_exceptions=True)
+                await closing
+            for error in errors:
                 assert isinstance(error, AwsIoError)
                 assert error.code in (
                     ErrorCode.ERROR_IO_OPERATION_CANCELLED,
