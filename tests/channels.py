@@ -22,6 +22,9 @@ from tests.recorders import Events
 
 READ, WRITE = ChannelDirection.READ, ChannelDirection.WRITE
 
+Log = list[tuple[str, str]]
+"""Who, and what happened to it."""
+
 PATIENCE = 30.0
 """Seconds after which something that should have happened is missed."""
 
@@ -59,14 +62,14 @@ class Stage(Events, ChannelHandler):
     def __init__(
         self,
         name: str = "",
-        log: list[tuple[str, str]] | None = None,
+        log: Log | None = None,
         *,
         window: int = sys.maxsize,
         overhead: int = 0,
     ) -> None:
         super().__init__()
         self.name = name
-        self.log: list[tuple[str, str]] = log if log is not None else []
+        self.log: Log = log if log is not None else []
         self.initial_window_size = window
         self.message_overhead = overhead
         self.reads: list[IoMessage] = []
@@ -178,6 +181,62 @@ class App(Stage):
     def takes(self, size: int) -> None:
         """Open the window by so many bytes."""
         self.place.increment_read_window(size)
+
+
+class Suspending(App):
+    """Waits at each message for `go_on`."""
+
+    def __init__(self, name: str = "app", log: Log | None = None) -> None:
+        super().__init__(name, log)
+        self.go_on = asyncio.Event()
+
+    async def process_read_message(self, slot: Any, message: IoMessage) -> None:
+        await self.go_on.wait()
+        super().process_read_message(slot, message)
+
+    async def process_write_message(self, slot: Any, message: IoMessage) -> None:
+        await self.go_on.wait()
+        super().process_write_message(slot, message)
+
+
+IN_ORDER = [
+    ("a", "shutdown read"),
+    ("b", "shutdown read"),
+    ("c", "shutdown read"),
+    ("c", "shutdown write"),
+    ("b", "shutdown write"),
+    ("a", "shutdown write"),
+    ("a", "close"),
+    ("b", "close"),
+    ("c", "close"),
+]
+"""What `stages` write down of a graceful shutdown,"""
+AT_ONCE = [(name, f"{what} immediately" * (what != "close") or what) for name, what in IN_ORDER]
+"""and of an immediate one."""
+
+
+class Lingering(Stage):
+    """Its shutdown of some directions lasts until `go_on` is set, or it is to be immediate."""
+
+    def __init__(self, name: str = "b", log: Log | None = None, *directions: ChannelDirection):
+        super().__init__(name, log)
+        self.directions = directions or (READ, WRITE)
+        self.go_on = asyncio.Event()
+        self.cancelled = 0
+
+    async def shutdown(self, slot: Any, direction: ChannelDirection, *args: Any) -> None:
+        super().shutdown(slot, direction, *args)
+        if direction in self.directions and not args[-1]:
+            try:
+                await self.go_on.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+
+
+def stages(log: Log, middle: Stage | None = None) -> list[Stage]:
+    """A chain of three that share a log."""
+    return [Wire("a", log), middle or Stage("b", log), App("c", log)]
 
 
 @asynccontextmanager

@@ -68,7 +68,7 @@ class Channel:
 
     __slots__ = (
         "__weakref__", "_has_ended", "_holds", "_lock", "_on_setup", "_on_shutdown", "_pool",
-        "_reports", "_shutdown", "_shutdown_requested", "_shutdown_task", "_state", "_tasks",
+        "_reports", "_shutdown", "_shutdown_requested", "_state", "_tasks",
         "_tasks_of_handlers", "_thread_id", "_waiters", "_windows", "error", "first_slot",
         "is_clogged", "loop", "read_back_pressure_enabled", "window_update_threshold",
     )  # fmt: skip
@@ -101,7 +101,6 @@ class Channel:
         self._tasks_of_handlers: set[asyncio.Future[None]] = set()
         self._has_ended = False
         self._shutdown: Shutdown | None = None
-        self._shutdown_task: asyncio.Task[None] | None = None
         self._waiters = Waiters()
 
         # Reentrant, as a garbage collection may run anything in between. Guards the following:
@@ -344,10 +343,16 @@ class Channel:
     # Failures of code that is not ours
 
     def _failed(self, culprit: object, exc: BaseException) -> None:
-        """A handler's method or a callback has raised: that ends the channel."""
+        """A handler's method or a callback has raised: that ends the channel.
+
+        A shutdown that went well so far does no longer.
+        """
         if not isinstance(exc, AwsIoError | OSError | EOFError | asyncio.CancelledError):
             self._report_failure(culprit, exc)
         self.shutdown(exc)
+        with self._lock:
+            if self.error is None and not self._has_ended:
+                self.error = _kept(exc)
 
     def _report_failure(self, culprit: object, exc: BaseException) -> None:
         message = f"{culprit!r} failed in {self!r}"
@@ -376,12 +381,10 @@ class Channel:
         """
         if error is not None and not isinstance(error, BaseException):
             raise TypeError(f"error must be an exception or None, not {error!r}")
-        if isinstance(error, asyncio.CancelledError):
-            error = translate(error)
         with self._lock:
             first, self._shutdown_requested = not self._shutdown_requested, True
             if first:
-                self.error = error
+                self.error = _kept(error)
         if not first and not immediately:
             return
         with contextlib.suppress(RuntimeError):  # a loop that was closed took its channels along
@@ -395,17 +398,9 @@ class Channel:
             self._move_to(ChannelState.SHUTTING_DOWN)
             logger.debug("%r: shutdown begins: %r", self, self.error)
             self._shutdown = Shutdown(self, immediately)
-            self._shutdown_task = self.loop.create_task(
-                self._shut_down(self._shutdown), name=f"shutdown of {self!r}"
-            )
+            self._shutdown.start()
         elif immediately and self._shutdown is not None:
             self._shutdown.hurry()
-
-    async def _shut_down(self, shutdown: Shutdown) -> None:
-        try:
-            await shutdown.run()
-        finally:
-            self._end()
 
     def _end(self) -> None:
         self._move_to(ChannelState.SHUT_DOWN)
@@ -496,3 +491,8 @@ class Channel:
             yield self
         finally:
             self.release_hold()
+
+
+def _kept(error: BaseException | None) -> BaseException | None:
+    """The error as it is kept: a CancelledError, raised anew, would cancel who asks for it."""
+    return translate(error) if isinstance(error, asyncio.CancelledError) else error

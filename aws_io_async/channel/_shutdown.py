@@ -29,6 +29,7 @@ class Shutdown:
 
     def __init__(self, channel: "Channel", immediately: bool) -> None:
         self._channel = channel
+        self._task: asyncio.Task[None] | None = None
         self._haste: asyncio.Future[None] = channel.loop.create_future()
         if immediately:
             self.hurry()
@@ -43,7 +44,24 @@ class Shutdown:
         if not self._haste.done():
             self._haste.set_result(None)
 
-    async def run(self) -> None:
+    def start(self) -> None:
+        """Begin. At the end, the channel is told to."""
+        name = f"shutdown of {self._channel!r}"
+        self._task = self._channel.loop.create_task(self._run(), name=name)
+        self._task.add_done_callback(self._stopped)
+
+    def _stopped(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled() and not self._channel._has_ended:
+            self.hurry()  # it was cancelled before it had begun, and another one has to do it
+            self.start()
+
+    async def _run(self) -> None:
+        try:
+            await self._end_both()
+        finally:
+            self._channel._end()
+
+    async def _end_both(self) -> None:
         """Both phases. No coroutine of a handler runs afterwards."""
         await self._end_all(ChannelDirection.READ)
         # Handlers may have called us from within the read phase: let them return first.
@@ -95,9 +113,13 @@ class Shutdown:
                 return True
             step = asyncio.ensure_future(_awaited(awaitable))
             channel._adopt(step)
-            if await self._wait_for(step) and step.cancelled():
-                return immediately
-            step.result()
+            try:
+                if await self._wait_for(step) and step.cancelled():
+                    return immediately
+                step.result()
+            finally:
+                if asyncio.iscoroutine(awaitable):
+                    awaitable.close()  # it may not have begun when the step was cancelled
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
