@@ -1,0 +1,43 @@
+"""What the pages of the documentation show works: each Python snippet is a program, and is run."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.test_readme import python
+
+DOCS = Path(__file__).parent.parent / "docs"
+PRINTED = {
+    "futures": [r"42\n", r"done\n"],
+    "io_streams": [
+        r"10 b'0123'\nb'789' True\n",
+        r"65536\n131072\n196608\n200000\n200000 bytes\n",
+        r"b'012' b'345'\nreading from the stream's source failed: as told .*\n",
+    ],
+    "retry": [
+        r"done with 490 units left\n",
+        r"2 retries\n",
+        r"\[(\d+\.\d+(, )?){5}\]\n",
+    ],
+}
+"""What the snippets of each page print, in their order."""
+
+CASES = [(page, n, text) for page, texts in PRINTED.items() for n, text in enumerate(texts)]
+
+
+def snippets(page: str) -> list[str]:
+    text = (DOCS / f"{page}.md").read_text()
+    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PRINTED)
+def test_every_snippet_is_known(page: str) -> None:
+    assert len(snippets(page)) == len(PRINTED[page])
+
+
+@pytest.mark.parametrize(("page", "number", "printed"), CASES)
+def test_snippets(tmp_path: Path, page: str, number: int, printed: str) -> None:
+    (tmp_path / "program.py").write_text(snippets(page)[number])
+    output = python(tmp_path, "-W", "error", "program.py")
+    assert re.fullmatch(printed, output), output
