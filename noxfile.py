@@ -44,6 +44,15 @@ def tests_all(session: nox.Session) -> None:
     tests(session)
 
 
+@nox.session
+@nox.parametrize("pytest_asyncio", ["0.23.8", "0.26.0", "1.3.0", "1.4.0"])
+def pytest_plugin(session: nox.Session, pytest_asyncio: str) -> None:
+    """The pytest plugin with other versions of pytest-asyncio than the newest."""
+    session.install("-e", ".", f"pytest-asyncio=={pytest_asyncio}")
+    alone = ("--noconftest", "-c", "/dev/null", "--rootdir", ".", "-p", "no:cacheprovider")
+    session.run("python", "-m", "pytest", *alone, "tests/integrations/test_pytest.py")
+
+
 @nox.session(python=PYTHONS)
 def conformance(session: nox.Session) -> None:
     """CPython's own asyncio tests on our loop; arguments after `--` go to the runner."""

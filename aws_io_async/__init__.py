@@ -1,6 +1,9 @@
 """aws-c-io reborn for asyncio: an event loop in pure Python, and the AWS CRT's I/O model on it.
 
 The names below are imported when they are first used.
+
+PYTEST_DONT_REWRITE: the package has a plugin for pytest, which otherwise warns of each program that
+imports the package before pytest.
 """
 
 import importlib
