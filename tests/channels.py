@@ -285,6 +285,30 @@ async def socket_channel(
         yield channel
 
 
+class Echo(Stage):
+    """Sends back what comes, and takes as much again."""
+
+    def process_read_message(self, slot: ChannelSlot, message: IoMessage) -> None:
+        self.data += message.data
+        slot.send_message(IoMessage(message.data), WRITE)
+        slot.increment_read_window(len(message.data))
+
+
+@asynccontextmanager
+async def bystander() -> AsyncIterator[Channel]:
+    """Another channel of the loop, which must be as well after the block as it was before."""
+    loop = asyncio.get_running_loop()
+    with socket_pair() as (ours, theirs):
+        async with socket_channel(ours, Echo("bystander")) as channel:
+            for data in (b"before", b"after"):
+                if data == b"after":
+                    yield channel
+                async with asyncio.timeout(PATIENCE):
+                    await loop.sock_sendall(theirs, data)
+                    assert await loop.sock_recv(theirs, 100) == data
+            assert channel.error is None
+
+
 @contextmanager
 def socket_pair(family: socket.AddressFamily = socket.AF_UNIX) -> Iterator[tuple[Any, Any]]:
     """Two connected sockets, closed at the end unless they were before."""

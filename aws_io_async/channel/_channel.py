@@ -377,7 +377,8 @@ class Channel:
         """Begin to end the channel; `wait_closed` tells when it has ended. Thread: any.
 
         Of several calls the first one's error is kept; a later one with `immediately` makes a
-        graceful shutdown immediate. A CancelledError is kept as an ERROR_IO_OPERATION_CANCELLED.
+        graceful shutdown immediate. If it was None, the error is what a handler raises meanwhile.
+        A CancelledError is kept as an ERROR_IO_OPERATION_CANCELLED.
         """
         if error is not None and not isinstance(error, BaseException):
             raise TypeError(f"error must be an exception or None, not {error!r}")
