@@ -127,10 +127,10 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)
         if self._shut_down:
-            transport.abort()  # the channel did not wait for us
+            _turn_away(transport)  # the channel did not wait for us
             return
         if self.slot is None or self._transport is not None:
-            transport.abort()
+            _turn_away(transport)
             raise RuntimeError(
                 "put the handler in a slot before you connect it"
                 if self.slot is None
@@ -366,8 +366,7 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
     # Ending
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._lost is None or self._lost.done():
-            return  # it came too late, and was aborted at once
+        assert self._lost is not None
         self._input_ended = True
         self._direct = False
         self._stop_timer()
@@ -455,3 +454,9 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
 
     def reset_statistics(self) -> None:
         self.statistics.reset()
+
+
+def _turn_away(transport: asyncio.Transport) -> None:
+    """Close a connection whose end is not ours to hear of."""
+    transport.set_protocol(asyncio.Protocol())
+    transport.abort()
