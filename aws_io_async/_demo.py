@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import selectors
 import sys
@@ -9,7 +10,9 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ._demo_certificate import HOST, make_contexts
 from ._demo_files import FileServer, Received, fetch
@@ -31,6 +34,7 @@ def main(
     connections: int = 4,
     size: int | None = None,
     loops: int = 0,
+    as_json: bool = False,
     server: type[FileServer] = FileServer,
 ) -> int:
     """Move the files of `folder` and a file of `size` MiB; print what was done.
@@ -47,7 +51,8 @@ def main(
         except (RuntimeError, OSError) as error:
             return _fail(str(error), 2)
         total = sum(file.stat().st_size for file in files.values())
-        print(f"Moving {_files(len(files))}, {total / MIB:.1f} MiB, over TLS.")
+        if not as_json:
+            print(f"Moving {_files(len(files))}, {total / MIB:.1f} MiB, over TLS.")
         file_server, failures = server(files), ""
         received = [Received() for _ in range(connections)]
         own_loop = new_event_loop()
@@ -58,16 +63,25 @@ def main(
         ):
             started = time.perf_counter()
             try:
-                runner.run(_move(file_server, contexts, deque(files), received, total, group))
+                shown = 0 if as_json else total
+                runner.run(_move(file_server, contexts, deque(files), received, shown, group))
             except* OSError as errors:
                 failures = "; ".join(map(str, errors.exceptions))
             seconds = time.perf_counter() - started
             figures = [_figures(loop) for loop in group or [own_loop]]
-    _print_table(received, seconds)
-    _print_channels("The clients' channels", [each.statistics for each in received])
-    _print_channels("The server's channels", file_server.statistics)
-    _print_figures(figures)
-    return _fail(failures, 1) if failures else _verdict(len(files), received)
+    wrong = failures or _whats_wrong(len(files), received)
+    if as_json:
+        print(json.dumps(_document(received, seconds, figures, wrong)))
+    else:
+        _print_table(received, seconds)
+        _print_channels("The clients' channels", [each.statistics for each in received])
+        _print_channels("The server's channels", file_server.statistics)
+        _print_figures(figures)
+    if wrong:
+        return _fail(wrong, 1)
+    if not as_json:
+        print(f"\nOK: {_files(len(files))} arrived intact.")
+    return 0
 
 
 def _catalogue(folder: Path | None, size: int | None, temporary: Path) -> dict[str, Path]:
@@ -97,17 +111,20 @@ async def _move(
     contexts: tuple[TlsContext, TlsContext],
     names: deque[str],
     received: Sequence[Received],
-    total: int,
+    shown: int,
     group: EventLoopGroup | None,
 ) -> None:
-    """Fetch all files, on as many connections as there are `received`, from loops of `group`."""
+    """Fetch all files, on as many connections as there are `received`, from loops of `group`.
+
+    The progress is told as parts of `shown` bytes, if there are any.
+    """
     server_context, client_context = contexts
     tls = TlsConnectionOptions(client_context, server_name=HOST)
     group = group or EventLoopGroup.current()
     async with serve(
         file_server.serve, "127.0.0.1", tls=server_context, event_loop_group=group, window=WINDOW
     ) as listener:
-        progress = asyncio.create_task(_report(received, total))
+        progress = asyncio.create_task(_report(received, shown))
         try:
             async with asyncio.TaskGroup() as clients:
                 for number, each in enumerate(received):
@@ -197,13 +214,30 @@ def _print_rows(title: str, rows: Mapping[str, object]) -> None:
         print(f"  {name:16} {value}")
 
 
-def _verdict(expected: int, received: Sequence[Received]) -> int:
+def _whats_wrong(expected: int, received: Sequence[Received]) -> str:
     if damaged := _damaged(received):
-        return _fail(f"damaged, or not readable: {', '.join(damaged)}", 1)
+        return f"damaged, or not readable: {', '.join(damaged)}"
     if (files := sum(each.files for each in received)) != expected:
-        return _fail(f"only {files} of {_files(expected)} arrived", 1)
-    print(f"\nOK: {_files(expected)} arrived intact.")
-    return 0
+        return f"only {files} of {_files(expected)} arrived"
+    return ""
+
+
+def _document(
+    received: Sequence[Received], seconds: float, loops: Sequence[LoopStatistics], wrong: str
+) -> dict[str, Any]:
+    """As docs/schemas/demo.json has it."""
+    return {
+        "files": sum(each.files for each in received),
+        "bytes": sum(each.bytes for each in received),
+        "seconds": seconds,
+        "connections": len(received),
+        "protocol": _distinct(each.protocol for each in received),
+        "tls_version": _distinct(each.tls_version for each in received),
+        "cipher": _distinct(each.cipher for each in received),
+        "damaged": _damaged(received),
+        "loops": [{**asdict(loop), "busy_seconds": loop.busy_seconds} for loop in loops],
+        "error": wrong or None,
+    }
 
 
 def _damaged(received: Iterable[Received]) -> list[str]:

@@ -1,0 +1,170 @@
+"""Showing facts and tables: by rich on a terminal, in plain lines elsewhere."""
+
+import enum
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+class Tone(enum.Enum):
+    """What a cell's text means, for who can show colours; the value is rich's style."""
+
+    GOOD = "green"
+    BAD = "bold red"
+    ODD = "yellow"
+    MINOR = "dim"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text with a tone."""
+
+    text: str
+    tone: Tone
+
+
+Text = str | Cell
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values, one a line."""
+
+    title: str
+    rows: Mapping[str, Text]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns with headings."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Text]]
+
+
+Part = Facts | Table
+Update = Callable[[Sequence[Part]], None]
+
+NAME_WIDTH = 16
+"""Of the names of facts."""
+
+
+class Screen:
+    """Where parts are shown: a terminal, a pipe, a file."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stdout
+        self._console = _console(self._stream)
+
+    def show(self, *parts: Part) -> None:
+        """Write parts, an empty line between them."""
+        if self._console is None:
+            text = "\n".join(_plain(part) for part in parts)
+            print(text, file=self._stream, end="", flush=True)
+            return
+        for number, part in enumerate(parts):
+            if number:
+                self._console.print()
+            self._console.print(_rich(part), soft_wrap=isinstance(part, Facts))
+
+    @contextmanager
+    def live(self) -> Iterator[Update]:
+        """A function that shows parts in the place of those before; one after the other if plain.
+
+        What was shown last stays.
+        """
+        if self._console is None:
+            shown = 0
+
+            def write(parts: Sequence[Part]) -> None:
+                nonlocal shown
+                if shown:
+                    print(file=self._stream)
+                shown += 1
+                self.show(*parts)
+
+            yield write
+            return
+        from rich.console import Group
+        from rich.live import Live
+
+        view = Live(
+            console=self._console,
+            auto_refresh=False,  # no thread
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        with view:
+            yield lambda parts: view.update(Group(*map(_rich, parts)), refresh=True)
+
+
+def _console(stream: TextIO) -> "Console | None":
+    """rich's console, if `stream` is a terminal that can be drawn on and rich is there."""
+    if not stream.isatty() or os.environ.get("TERM") in (None, "", "dumb"):
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console(file=stream, highlight=False, emoji=False)
+
+
+def emit(document: Any) -> None:
+    """Write a JSON document to stdout, in one line."""
+    print(json.dumps(document), flush=True)
+
+
+# Plain
+
+
+def _plain(part: Part) -> str:
+    lines = [part.title] if part.title else []
+    if isinstance(part, Facts):
+        lines += [
+            f"  {name:{NAME_WIDTH}} {_text(value)}".rstrip() for name, value in part.rows.items()
+        ]
+    else:
+        rows = [list(part.columns), *([_text(cell) for cell in row] for row in part.rows)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+            lines.append(f"  {'  '.join(cells)}".rstrip())
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _text(text: Text) -> str:
+    return text.text if isinstance(text, Cell) else text
+
+
+# Rich
+
+
+def _rich(part: Part) -> "RenderableType":
+    from rich.table import Table as RichTable
+    from rich.text import Text as RichText
+
+    def styled(text: Text) -> RichText:
+        return RichText(_text(text), text.tone.value if isinstance(text, Cell) else "")
+
+    title = RichText(part.title, "bold") if part.title else None
+    if isinstance(part, Facts):
+        table = RichTable(box=None, show_header=False, title=title, title_justify="left")
+        table.add_column(style="cyan", min_width=NAME_WIDTH, no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in part.rows.items():
+            table.add_row(name, styled(value))
+        return table
+    table = RichTable(box=None, title=title, title_justify="left", header_style="cyan")
+    for column in part.columns:
+        table.add_column(column)
+    for row in part.rows:
+        table.add_row(*map(styled, row))
+    return table
