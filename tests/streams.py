@@ -1,6 +1,7 @@
 """Both ends of streams, plain or with TLS, and raw sockets at the other end of one."""
 
 import asyncio
+import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +23,9 @@ PATIENCE = 30.0
 """Seconds after which something that should have happened is missed."""
 
 LOOPBACK = "127.0.0.1"
+
+CHUNK = random.Random(2).randbytes(100_000)
+"""What the functions below send."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,35 @@ async def settled(figure: Callable[[], int]) -> int:
     return now
 
 
+async def send_for_ever(stream: ChannelStream) -> None:
+    """Send CHUNK after CHUNK."""
+    while True:
+        await stream.send(CHUNK)
+
+
+async def is_blocked(stream: ChannelStream) -> None:
+    """Wait until the kernel takes no more of what the stream sends. Thread: the channel's."""
+    await settled(lambda: socket_statistics(stream.channel).bytes_written)
+
+
+async def fill(stream: ChannelStream) -> bytes:
+    """Send until the kernel takes no more, and cancel the last call; all that was to be sent."""
+    count = 0
+
+    async def send() -> None:
+        nonlocal count
+        while True:
+            count += 1
+            await stream.send(CHUNK)
+
+    sending = asyncio.create_task(send())
+    await is_blocked(stream)
+    sending.cancel()
+    await asyncio.wait({sending})
+    assert sending.cancelled()
+    return CHUNK * count
+
+
 def socket_statistics(channel: Channel) -> SocketStatistics:
     """What the channel's socket has read and written."""
     figures = channel.statistics()[0]
@@ -157,10 +190,11 @@ def socket_statistics(channel: Channel) -> SocketStatistics:
     return figures
 
 
-async def cut_short(attempt: Awaitable[object], turns: int) -> None:
-    """Begin something, and cancel it after so many turns of the loop."""
+async def cut_short(attempt: Awaitable[object], turns: int) -> bool:
+    """Begin something, and cancel it after so many turns of the loop; whether it was not done."""
     task = asyncio.ensure_future(attempt)
     for _ in range(turns):
         await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait({task})
+    return task.cancelled()

@@ -25,9 +25,12 @@ from tests.streams import (
     Security,
     cut_short,
     end,
+    fill,
+    is_blocked,
     port_of,
     raw_listener,
     received,
+    send_for_ever,
     settled,
     socket_statistics,
     stream_pair,
@@ -61,18 +64,6 @@ def reset(sock: socket.socket) -> None:
     """Close a connection by a reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
-
-
-async def blocked_sender(stream: ChannelStream) -> "asyncio.Task[None]":
-    """A task that sends until it has to wait for the peer."""
-
-    async def send() -> None:
-        while True:
-            await stream.send(bytes(100_000))
-
-    task = asyncio.create_task(send())
-    await settled(lambda: socket_statistics(stream.channel).bytes_written)
-    return task
 
 
 # Bytes
@@ -191,12 +182,10 @@ async def test_sends_that_are_cancelled_send_all(security: Security) -> None:
 
 async def test_a_long_send_that_is_cancelled_sends_all(security: Security) -> None:
     async with stream_pair(security) as (client, server):
-        with anyio.move_on_after(0.01) as scope:
-            await client.send(DATA * 5)
-        assert scope.cancelled_caught
-        receiving = asyncio.create_task(received(server, 5 * len(DATA) + 3))
+        sent = await fill(client)
+        receiving = asyncio.create_task(received(server, len(sent) + 3))
         await client.send(b"end")
-        assert await receiving == DATA * 5 + b"end"
+        assert await receiving == sent + b"end"
 
 
 async def test_a_send_is_done_when_the_kernel_has_the_bytes() -> None:
@@ -379,7 +368,8 @@ async def test_sending_when_the_peer_has_gone(security: Security) -> None:
 
 async def test_a_reset_while_a_send_waits() -> None:
     async with with_raw_peer() as (stream, peer):
-        sending = await blocked_sender(stream)
+        sending = asyncio.create_task(send_for_ever(stream))
+        await is_blocked(stream)
         reset(peer)
         with pytest.raises(anyio.BrokenResourceError) as caught:
             await sending
@@ -403,10 +393,9 @@ async def test_ending_our_side() -> None:
 
 async def test_our_end_comes_after_what_was_sent() -> None:
     async with stream_pair() as (client, server):
-        with anyio.move_on_after(0.01):
-            await client.send(DATA * 5)
+        sent = await fill(client)
         ending = asyncio.create_task(client.send_eof())
-        assert b"".join([data async for data in server]) == DATA * 5
+        assert b"".join([data async for data in server]) == sent
         await ending
 
 

@@ -26,9 +26,12 @@ from tests.streams import (
     PLAIN,
     Security,
     cut_short,
+    fill,
+    is_blocked,
     port_of,
     raw_listener,
     received,
+    send_for_ever,
     settled,
     socket_statistics,
     stream_pair,
@@ -56,16 +59,6 @@ def security(request: pytest.FixtureRequest, ca: trustme.CA) -> Security:
 def state(channel: Channel) -> ChannelState:
     """Its state now: type checkers take what was asserted of an attribute for lasting."""
     return channel.state
-
-
-async def send_for_ever(stream: ChannelStream) -> None:
-    while True:
-        await stream.send(bytes(100_000))
-
-
-async def is_blocked(stream: ChannelStream) -> None:
-    """Wait until the kernel takes no more of what the stream sends."""
-    await settled(lambda: socket_statistics(stream.channel).bytes_written)
 
 
 # Closing
@@ -145,10 +138,9 @@ async def test_what_was_not_received_is_dropped(security: Security) -> None:
 
 async def test_what_was_sent_goes_out_before_the_end(security: Security) -> None:
     async with stream_pair(security) as (client, server):
-        with anyio.move_on_after(0.01):
-            await client.send(DATA * 5)
+        sent = await fill(client)
         closing = asyncio.create_task(client.aclose())
-        assert b"".join([data async for data in server]) == DATA * 5
+        assert b"".join([data async for data in server]) == sent
         await closing
 
 
@@ -240,12 +232,9 @@ async def test_timeouts(security: Security) -> None:
 
 async def test_a_cancelled_end_of_output_has_happened() -> None:
     async with stream_pair() as (client, server):
-        with anyio.move_on_after(0.01):
-            await client.send(DATA * 10)
-        with anyio.move_on_after(0.01) as scope:
-            await client.send_eof()
-        assert scope.cancelled_caught
-        assert b"".join([data async for data in server]) == DATA * 10
+        sent = await fill(client)
+        assert await cut_short(client.send_eof(), 3)
+        assert b"".join([data async for data in server]) == sent
         with pytest.raises(anyio.ClosedResourceError):
             await client.send(b"x")
 

@@ -22,9 +22,11 @@ from tests.streams import (
     PLAIN,
     Security,
     cut_short,
+    is_blocked,
     port_of,
     raw_listener,
     received,
+    send_for_ever,
     settled,
     socket_statistics,
     stream_pair,
@@ -51,16 +53,8 @@ def security(request: pytest.FixtureRequest, ca: trustme.CA) -> Security:
 
 async def blocked_sender(stream: ChannelStream, group: EventLoopGroup) -> "asyncio.Task[None]":
     """A task that sends until it has to wait for the peer."""
-
-    async def send() -> None:
-        while True:
-            await stream.send(bytes(100_000))
-
-    async def blocked() -> None:
-        await settled(lambda: socket_statistics(stream.channel).bytes_written)
-
-    task = asyncio.create_task(send())
-    await group.run(blocked(), stream.channel.loop)
+    task = asyncio.create_task(send_for_ever(stream))
+    await group.run(is_blocked(stream), stream.channel.loop)
     return task
 
 
