@@ -243,11 +243,13 @@ class TlsEngine:
         return filled
 
     def _read_record(self, limit: int) -> bytes | None:
-        if not self._has_input():
+        pending = self._incoming.pending
+        if self.state is not _OPEN or not (pending or self._leftover):
+            self._note_no_input()
             return None
-        if self._aligned:
+        if self._aligned and pending < limit:
             # No plaintext is longer than its ciphertext: a short message gets a short allocation.
-            limit = min(limit, self._incoming.pending)
+            limit = pending
         try:
             chunk = self.ssl_object.read(limit)
         except ssl.SSLError as exc:
@@ -261,7 +263,8 @@ class TlsEngine:
         return chunk or None
 
     def _read_record_into(self, view: memoryview) -> int | None:
-        if not self._has_input():
+        if self.state is not _OPEN or not (self._incoming.pending or self._leftover):
+            self._note_no_input()
             return None
         limit = len(view)
         try:
@@ -272,15 +275,10 @@ class TlsEngine:
         self._note_read(count, limit)
         return count
 
-    def _has_input(self) -> bool:
-        """Whether to ask OpenSSL for plaintext; notes the end if it has been reached."""
-        if self.state is not _OPEN:
-            return False
-        if self._incoming.pending or self._leftover:
-            return True
-        if self._eof:
+    def _note_no_input(self) -> None:
+        """OpenSSL has nothing more to be asked for: that may be the end."""
+        if self.state is _OPEN and self._eof:
             self._move(_PEER_CLOSED)
-        return False
 
     def _note_read(self, count: int, limit: int) -> None:
         self._leftover = count == limit and self.ssl_object.pending() > 0

@@ -59,6 +59,11 @@ _LEGAL_MOVES = {
     _State.FAILED: set[_State](),
 }
 
+# A global is found faster than an enum's member, and these are looked at for every message.
+_NEGOTIATED, _FAILED = _State.NEGOTIATED, _State.FAILED
+_DATA = MessageType.APPLICATION_DATA
+_READ, _WRITE = ChannelDirection.READ, ChannelDirection.WRITE
+
 
 class TlsChannelHandler(ChannelHandler):
     """One side of a TLS connection. To be put in a slot, and then told to start.
@@ -198,13 +203,13 @@ class TlsChannelHandler(ChannelHandler):
 
     def _negotiation_succeeded(self) -> None:
         slot = self._own_slot()
-        self._move_to(_State.NEGOTIATED)
+        self._move_to(_NEGOTIATED)
         self._note_end(TlsNegotiationStatus.SUCCESS)
         logger.debug("%r: negotiated, protocol %r", self, self.protocol)
         if self._options.advertise_alpn_message and slot.right is not None:
             tag = TlsNegotiatedProtocol(self.protocol)
             message = IoMessage(message_type=MessageType.OTHER, tag=tag)
-            slot.send_message(message, ChannelDirection.READ)
+            slot.send_message(message, _READ)
         self._report(slot.channel.error)  # the protocol may have been refused just now
         self._deliver()
 
@@ -227,7 +232,7 @@ class TlsChannelHandler(ChannelHandler):
         self._report(error)
 
     def _fail(self, error: BaseException) -> None:
-        self._move_to(_State.FAILED)
+        self._move_to(_FAILED)
         self._error = error
         logger.debug("%r: %s", self, error)
 
@@ -249,17 +254,17 @@ class TlsChannelHandler(ChannelHandler):
 
         Raises IO_CHANNEL_UNKNOWN_MESSAGE_TYPE for another handler's messages.
         """
-        if self._state is _State.FAILED or self._reading_ended:
+        if self._state is _FAILED or self._reading_ended:
             return
         size = len(message.data)
-        if message.message_type is MessageType.APPLICATION_DATA:
+        if message.message_type is _DATA:
             self._expected -= size
             self._engine.receive_data(message.data)
         elif message.message_type is MessageType.END_OF_INPUT:
             self._engine.receive_eof()
         else:
             raise _unknown(message)
-        if self._state is _State.NEGOTIATED:
+        if self._state is _NEGOTIATED:
             self._deliver()
             return
         self._expect(slot, size)  # a handshake needs no window: it takes all that comes
@@ -271,12 +276,16 @@ class TlsChannelHandler(ChannelHandler):
     def _deliver(self) -> None:
         """Pass on as much plaintext as there is, and is wanted."""
         slot = self._own_slot()
+        engine = self._engine
         while not self._reading_ended:
-            window = self._room(slot)
+            window = slot.downstream_read_window if slot.right is not None else self._room(slot)
             if not window and (self._drained is None or self._ahead):
                 break
             try:
-                data = self._read(window or 1)
+                if self._ahead or not window:
+                    data = self._read(window or 1)
+                else:
+                    data = engine.read(window)
             except ssl.SSLError as exc:
                 self._broken(translate(exc, fallback=ErrorCode.IO_TLS_ERROR_READ_FAILURE))
                 break
@@ -293,8 +302,10 @@ class TlsChannelHandler(ChannelHandler):
             if self._options.on_data_read is not None:
                 self._options.on_data_read(self, slot, data)
             if slot.right is not None:
-                slot.send_message(IoMessage(data), ChannelDirection.READ)
-        if self._engine.unsent:
+                slot.send_message(IoMessage(data), _READ)
+            if not engine.readable and self._expected >= RECORD_WINDOW and self._drained is None:
+                break  # another round would find nothing to do
+        if engine.unsent:
             self._flush()  # TLS answers some of what it reads by itself
 
     def _read(self, window: int) -> bytes | None:
@@ -309,10 +320,9 @@ class TlsChannelHandler(ChannelHandler):
 
     def _room(self, slot: ChannelSlot) -> int:
         """How much plaintext is wanted."""
-        right = slot.right
-        if right is None:
+        if slot.right is None:
             return MAX_PLAINTEXT if self._options.on_data_read is not None else 0
-        return slot.downstream_read_window if right.handler is not None else 0
+        return slot.downstream_read_window
 
     def _peer_closed(self) -> None:
         if self._engine.clean_close:
@@ -322,7 +332,7 @@ class TlsChannelHandler(ChannelHandler):
             self._broken(self._made(ErrorCode.IO_TLS_CLOSED_ABORT, detail))
 
     def _broken(self, error: AwsIoError) -> None:
-        if self._state is _State.FAILED:
+        if self._state is _FAILED:
             return
         slot = self._own_slot()
         self._fail(error)
@@ -333,11 +343,11 @@ class TlsChannelHandler(ChannelHandler):
 
     def increment_read_window(self, slot: ChannelSlot, size: int) -> None:
         """The slot to the right takes more: ask for the ciphertext, and pass on what is here."""
-        if self._state is _State.FAILED or self._reading_ended:
+        if self._state is _FAILED or self._reading_ended:
             return
         if room := self._room(slot):
             self._follow_window(slot, room)
-            if self._state is _State.NEGOTIATED:
+            if self._state is _NEGOTIATED:
                 self._deliver()
 
     def _follow_window(self, slot: ChannelSlot, plaintext: int) -> None:
@@ -362,23 +372,24 @@ class TlsChannelHandler(ChannelHandler):
         something would be missing from the stream: then the error is raised, and ends the channel.
         """
         if (
-            self._state is not _State.NEGOTIATED
+            self._state is not _NEGOTIATED
             or self._writing_ended
-            or message.message_type is not MessageType.APPLICATION_DATA
+            or message.message_type is not _DATA
         ):
             self._refuse(slot, message, self._why_not(message))
             return
+        engine = self._engine
         try:
-            self._engine.write(message.data)
+            engine.write(message.data)
         except ssl.SSLError as exc:
             error = translate(exc, fallback=ErrorCode.IO_TLS_ERROR_WRITE_FAILURE)
             self._broken(error)
             self._refuse(slot, message, error)
             return
-        out = IoMessage(self._engine.data_to_send())
+        out = IoMessage(engine.data_to_send())
         if message.on_completion is not None:
             out.on_completion = lambda channel, _, error: message.complete(channel, error)
-        slot.send_message(out, ChannelDirection.WRITE)
+        slot.send_message(out, _WRITE)
 
     def _why_not(self, message: IoMessage) -> AwsIoError:
         """What keeps a message from being sent."""
@@ -387,7 +398,7 @@ class TlsChannelHandler(ChannelHandler):
                 CommonErrorCode.ERROR_UNSUPPORTED_OPERATION,
                 "TLS ends both directions at once: shut the channel down instead",
             )
-        if message.message_type is not MessageType.APPLICATION_DATA:
+        if message.message_type is not _DATA:
             return _unknown(message)
         if self._error is not None:
             return translate(self._error)
@@ -404,7 +415,7 @@ class TlsChannelHandler(ChannelHandler):
         slot = self._own_slot()
         data = self._engine.data_to_send()
         if data and slot.left is not None:
-            slot.send_message(IoMessage(data), ChannelDirection.WRITE)
+            slot.send_message(IoMessage(data), _WRITE)
 
     # Shutdown
 
@@ -415,7 +426,7 @@ class TlsChannelHandler(ChannelHandler):
         error: BaseException | None,
         free_scarce_resources_immediately: bool,
     ) -> Awaitable[object] | None:
-        if direction is ChannelDirection.WRITE:
+        if direction is _WRITE:
             # Who has ended the connection below TLS expects no close_notify.
             if not free_scarce_resources_immediately and not _is_socket_closed(error):
                 self._engine.shutdown()
@@ -428,7 +439,7 @@ class TlsChannelHandler(ChannelHandler):
             self._negotiation_failed(error or self._made(code, detail))
         if (
             free_scarce_resources_immediately
-            or self._state is _State.FAILED
+            or self._state is _FAILED
             or slot.right is None
             or self._engine.state is not TlsState.OPEN
             or not self._engine.readable
