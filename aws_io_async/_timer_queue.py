@@ -7,9 +7,15 @@ finding a timer there is linear: the owner reports it by `note_cancelled()`. Can
 with those that are due, or all at once when more cancellations have been reported than half of the
 heap. Some of those may be about timers that had left already: the sweep then comes a little early,
 and still each is paid for by half as many cancellations as it looks at timers.
+
+Taking timers off the heap one by one costs twice what sorting it does, if most of them are due.
+So once a sixteenth of the heap has been taken and there is more, the rest is sorted (a sorted list
+is a heap) and cut: the sort costs no more than a fixed number of times what was taken before it.
 """
 
+from bisect import bisect_left
 from heapq import heapify, heappop, heappush
+from operator import itemgetter
 from typing import Generic, Protocol, TypeVar
 
 
@@ -43,8 +49,8 @@ class TimerQueue(Generic[T]):
         """
         if not (when > 0 or when <= 0):
             raise ValueError("a timer cannot be due at NaN")
-        self._sequence += 1
-        heappush(self.heap, (when, self._sequence, timer))
+        self._sequence = sequence = self._sequence + 1
+        heappush(self.heap, (when, sequence, timer))
 
     def note_cancelled(self) -> None:
         """Tell the queue that a timer that was pushed has been cancelled, or is just being."""
@@ -79,8 +85,15 @@ class TimerQueue(Generic[T]):
         Those that were cancelled are among them, as they may still be until each gets its turn.
         """
         heap = self.heap
-        due = []
+        due: list[T] = []
+        one_by_one = len(heap) // 16 + 8
         while heap and heap[0][0] < now:
+            if len(due) == one_by_one:
+                heap.sort()
+                cut = bisect_left(heap, now, key=itemgetter(0))
+                due += map(itemgetter(2), heap[:cut])
+                del heap[:cut]
+                break
             due.append(heappop(heap)[2])
         return due
 
