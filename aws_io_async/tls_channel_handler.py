@@ -59,9 +59,8 @@ _LEGAL_MOVES = {
     _State.FAILED: set[_State](),
 }
 
-# A global is found faster than an enum's member, and these are looked at for every message.
-_NEGOTIATED, _FAILED = _State.NEGOTIATED, _State.FAILED
-_DATA = MessageType.APPLICATION_DATA
+# Looked at for every message: a global is found faster than an enum's member.
+_NEGOTIATED, _FAILED, _DATA = _State.NEGOTIATED, _State.FAILED, MessageType.APPLICATION_DATA
 _READ, _WRITE = ChannelDirection.READ, ChannelDirection.WRITE
 
 
@@ -282,10 +281,7 @@ class TlsChannelHandler(ChannelHandler):
             if not window and (self._drained is None or self._ahead):
                 break
             try:
-                if self._ahead or not window:
-                    data = self._read(window or 1)
-                else:
-                    data = engine.read(window)
+                data = self._read(window or 1)
             except ssl.SSLError as exc:
                 self._broken(translate(exc, fallback=ErrorCode.IO_TLS_ERROR_READ_FAILURE))
                 break

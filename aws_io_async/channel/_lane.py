@@ -54,7 +54,7 @@ def _driver() -> Driver:
 
 
 class _Suspended(NamedTuple):
-    """A driver in a coroutine, what that waits for, and a cancellation that may still be to come."""
+    """A driver in a coroutine, what that waits for, and perhaps a cancellation still to come."""
 
     driver: Driver
     pending: Any
