@@ -15,6 +15,13 @@ PRINTED = {
         r"65536\n131072\n196608\n200000\n200000 bytes\n",
         r"b'012' b'345'\nreading from the stream's source failed: as told .*\n",
     ],
+    "observability": [
+        r"idle most of the time: True\n\['busy_seconds', 'connections', 'events'\]\n",
+        r"the culprit in compute\n1 stall of True\n",
+        r"1 \['busy'\]\n",
+        r"# HELP aws_io_async_loop_turns_total .*\naws_io_async_resolver_hosts 0\n",
+        r"(?s)b'hello'\naws_io_async\.channel: <Channel .*: 5 bytes read, 5 written\n.*",
+    ],
     "retry": [
         r"done with 490 units left\n",
         r"2 retries\n",

@@ -237,7 +237,7 @@ def _made_on_the_spot(
         message = 'certificates are made by trustme: pip install "aws-io-async[cli]", or use --cert'
         raise CommandError(message, ExitCode.USAGE) from exc
     authority = trustme.CA()
-    issued = authority.issue_cert(*{"localhost", "127.0.0.1", "::1", options.host})
+    issued = authority.issue_cert(*dict.fromkeys(["localhost", "127.0.0.1", "::1", options.host]))
     path = options.ca_out
     if path is None:
         folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="aws-io-async-"))
