@@ -194,6 +194,17 @@ class TlsEngine:
             return self._eof or self._leftover or self._incoming.pending > 0
         return self.state is not _HANDSHAKE
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to read, nothing to send, and nothing to tell."""
+        return self.state is _OPEN and not (
+            self._incoming.pending
+            or self._leftover
+            or self._eof
+            or self._outgoing.pending
+            or self._waiting
+        )
+
     def read(self, max_bytes: int) -> bytes | None:
         """Decrypt at most `max_bytes`, of one record; the rest is kept.
 

@@ -274,7 +274,7 @@ class TlsChannelHandler(ChannelHandler):
 
     def _deliver(self) -> None:
         """Pass on as much plaintext as there is, and is wanted."""
-        slot = self._own_slot()
+        slot = self.slot or self._own_slot()
         engine = self._engine
         while not self._reading_ended:
             window = slot.downstream_read_window if slot.right is not None else self._room(slot)
@@ -299,8 +299,8 @@ class TlsChannelHandler(ChannelHandler):
                 self._options.on_data_read(self, slot, data)
             if slot.right is not None:
                 slot.send_message(IoMessage(data), _READ)
-            if not engine.readable and self._expected >= RECORD_WINDOW and self._drained is None:
-                break  # another round would find nothing to do
+            if engine.idle and self._expected >= RECORD_WINDOW and self._drained is None:
+                return  # another round would find nothing to do
         if engine.unsent:
             self._flush()  # TLS answers some of what it reads by itself
 
