@@ -5,6 +5,7 @@ import contextvars
 import logging
 from collections.abc import AsyncIterator
 
+import anyio
 import pytest
 
 from aws_io_async.errors import AwsIoError, ErrorCode
@@ -95,6 +96,29 @@ async def test_a_result_that_came_too_late_is_undone(loop: asyncio.AbstractEvent
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert undone == ["too late"]
+
+
+async def test_timeouts_of_asyncio_and_anyio(loop: asyncio.AbstractEventLoop) -> None:
+    """Both know their own cancellation again when it comes back, whatever the cleaning up took."""
+
+    async def clean_up() -> None:
+        try:
+            await forever()
+        finally:
+            await turns(20)
+
+    for coroutine in forever, clean_up:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await run_on(loop, coroutine())
+        with pytest.raises(TimeoutError), anyio.fail_after(0.01):
+            await run_on(loop, coroutine())
+        with anyio.move_on_after(0.01) as scope:
+            await run_on(loop, coroutine())
+        assert scope.cancelled_caught
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
 
 
 async def test_cancelled_there(loop: asyncio.AbstractEventLoop) -> None:

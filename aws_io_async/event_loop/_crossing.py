@@ -1,6 +1,7 @@
 """A coroutine of one loop that another loop waits for."""
 
 import asyncio
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -63,21 +64,24 @@ class Crossing(Generic[T]):
         task has ended, or its exception if it ended with another one. If it has a result all the
         same, `undo` gets it.
         """
-        cancelled = False
-        while not self._ended.done():
-            try:
+        try:
+            while not self._ended.done():
                 await asyncio.wrap_future(self._ended)
-            except asyncio.CancelledError:
-                if not cancelled and not self._cancel():
-                    raise
-                cancelled = True
-        task = self._ended.result()
-        if cancelled:
-            result = task.result()
-            if undo is not None:
-                undo(result)
-            raise asyncio.CancelledError
-        return task
+        except asyncio.CancelledError:
+            if self._cancel():
+                await self._until_ended()
+                task = self._ended.result()
+                if not task.cancelled():
+                    result = task.result()
+                    if undo is not None:
+                        undo(result)
+            raise  # this very one: by its message anyio knows whose cancellation it is
+        return self._ended.result()
+
+    async def _until_ended(self) -> None:
+        while not self._ended.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wrap_future(self._ended)
 
     def _cancel(self) -> bool:
         """False if the loop is closed, so that there is nothing to wait for."""
