@@ -13,8 +13,8 @@ from aws_io_async.testing import TestingChannel, check_handler
 from aws_io_async.tls_channel_handler import TlsChannelHandler
 from aws_io_async.tls_context import TlsConnectionOptions, TlsNegotiatedProtocol
 from tests.example_handlers import READ, WRITE, SwapCase, Upper
-from tests.tls_channels import SIDES, Peer, sides
-from tests.tls_peers import HOST
+from tests.tls_channels import SIDES, sides
+from tests.tls_peers import HOST, Peer
 
 
 class PeerHandler(ChannelHandler):

@@ -21,8 +21,6 @@ from tests import tls_channels
 from tests.certificates import identity
 from tests.socket_tools import raises, turns
 from tests.tls_channels import (
-    TLS12,
-    TLS13,
     App,
     InMemory,
     code_of,
@@ -33,7 +31,7 @@ from tests.tls_channels import (
     negotiated,
     openssl_server,
 )
-from tests.tls_peers import HOST, client_of, server_of, trusting
+from tests.tls_peers import HOST, TLS12, TLS13, client_of, server_of, trusting
 
 nothing_left = tls_channels.nothing_left
 

@@ -4,7 +4,7 @@ import asyncio
 import random
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,10 @@ from tests.tls_channels import (
     sides,
     tls_of,
 )
+from tests.tls_engines import Split, randomly, single_bytes
 from tests.tls_peers import HOST, client_of, server_of, trusting
 
 nothing_left = tls_channels.nothing_left
-
-Split = Callable[[bytes], Iterator[bytes]]
 
 
 @pytest.fixture(params=SIDES, ids=lambda each: f"{each[0]}-{each[1].name}")
@@ -102,22 +101,6 @@ async def test_what_is_larger_than_a_record_arrives_in_order(
         await it.wire.feed(it.peer.write(data))
         assert it.app.data == data
         assert max(map(len, it.app.reads)) <= 16 * 1024
-
-
-def single_bytes(data: bytes) -> Iterator[bytes]:
-    for i in range(len(data)):
-        yield data[i : i + 1]
-
-
-def randomly(seed: int) -> Split:
-    def split(data: bytes) -> Iterator[bytes]:
-        chooser = random.Random(seed)
-        while data:
-            size = chooser.choice([1, 4, 5, 6, 100, 5000, 20000])
-            yield data[:size]
-            data = data[size:]
-
-    return split
 
 
 @pytest.mark.parametrize(

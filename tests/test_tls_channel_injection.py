@@ -21,7 +21,6 @@ from tests.socket_tools import raises, turns
 from tests.tls_channels import (
     App,
     InMemory,
-    Peer,
     Wire,
     code_of,
     connecting,
@@ -32,7 +31,7 @@ from tests.tls_channels import (
     openssl_client,
     openssl_server,
 )
-from tests.tls_peers import HOST, client_of, server_of
+from tests.tls_peers import HOST, Peer, client_of, server_of
 
 nothing_left = tls_channels.nothing_left
 

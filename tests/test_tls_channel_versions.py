@@ -19,7 +19,7 @@ from aws_io_async.tls_context import (
 )
 from tests import tls_channels
 from tests.certificates import Identity, identity
-from tests.tls_channels import TLS12, TLS13, connecting, error_of, lenient_server
+from tests.tls_channels import connecting, error_of, lenient_server
 from tests.tls_messages import (
     DHE_RSA_WITH_AES_128_GCM_SHA256,
     HANDSHAKE_FAILURE,
@@ -32,7 +32,7 @@ from tests.tls_messages import (
     answering,
     fatal,
 )
-from tests.tls_peers import HOST, asking_server, client_of, trusting
+from tests.tls_peers import HOST, TLS12, TLS13, asking_server, client_of, trusting
 from tests.tls_verdicts import accepted, refused
 
 nothing_left = tls_channels.nothing_left

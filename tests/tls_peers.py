@@ -1,5 +1,7 @@
 """Both ends of TLS connections in memory."""
 
+import ssl
+
 import trustme
 
 from aws_io_async._tls_engine import TlsEngine
@@ -7,6 +9,8 @@ from aws_io_async.tls_context import TlsConnectionOptions, TlsContext, TlsContex
 from tests.certificates import identity
 
 HOST = "peer.example"
+
+TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 
 def server_of(ca: trustme.CA, *names: str) -> TlsContext:
@@ -55,3 +59,65 @@ def handshake(
         done = theirs.handshake() and done
         ours.receive_data(theirs.data_to_send())
     return ours, theirs
+
+
+class Peer:
+    """The other side: an SSLObject, used as the ssl module's documentation has it.
+
+    `name` is the server's name that a client asks for.
+    """
+
+    def __init__(self, context: ssl.SSLContext, name: str | None = HOST) -> None:
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        server_side = context.protocol is ssl.PROTOCOL_TLS_SERVER
+        self.ssl = context.wrap_bio(
+            self.incoming, self.outgoing, server_side, None if server_side else name
+        )
+
+    def handshake(self) -> bool:
+        """Go on with the handshake; says whether it is finished."""
+        try:
+            self.ssl.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def read(self, ciphertext: bytes = b"") -> bytes:
+        """All plaintext that has come."""
+        self.incoming.write(ciphertext)
+        data = b""
+        try:
+            while chunk := self.ssl.read(1 << 20):
+                data += chunk
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            pass
+        return data
+
+    def write(self, data: bytes) -> bytes:
+        """The ciphertext of one record for each 16 KiB of data."""
+        self.ssl.write(data)
+        return self.outgoing.read()
+
+    def say_close(self) -> None:
+        """Have close_notify in `outgoing`."""
+        try:
+            self.ssl.unwrap()
+        except ssl.SSLWantReadError:
+            pass
+
+    def close(self) -> bytes:
+        """The ciphertext of close_notify."""
+        self.say_close()
+        return self.outgoing.read()
+
+    def has_been_closed(self, ciphertext: bytes) -> bool:
+        """Whether the ciphertext ends in close_notify."""
+        self.incoming.write(ciphertext)
+        try:
+            while self.ssl.read(1 << 20):
+                pass
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLZeroReturnError:
+            return True
+        return True
