@@ -293,7 +293,8 @@ class Scheduler(asyncio.AbstractEventLoop):
     def _run_turns(self) -> None:
         statistics, load = self._statistics, self._load
         foreign, timers = self._foreign, self._timers.heap
-        poll, dispatch, failed = self._watchers.poll, self._watchers.dispatch, self._callback_failed
+        fresh, poll = self._watchers.fresh, self._watchers.poll
+        dispatch, failed = self._watchers.dispatch, self._callback_failed
         now = time.monotonic
         turns_without_poll = MAX_TURNS_WITHOUT_POLL  # the first turn looks at the descriptors
         while True:
@@ -305,6 +306,8 @@ class Scheduler(asyncio.AbstractEventLoop):
                 events = None
             else:
                 turns_without_poll = 0
+                if fresh:
+                    fresh.clear()
                 self._polling = True
                 if self._ready or foreign or self._stopping:
                     events = poll(0)
@@ -321,7 +324,9 @@ class Scheduler(asyncio.AbstractEventLoop):
                 statistics.events += len(events)
             # Told before anything runs: a timer that becomes due meanwhile, or is made meanwhile,
             # comes after what is ready by then.
-            due = self._due_timers() if timers else None
+            due = None
+            if timers and timers[0][0] < (clock := self._now()) + self._clock_resolution:
+                due = self._due_timers(clock)
             try:
                 if self._ready:
                     batch, self._ready = self._ready, []
@@ -350,11 +355,9 @@ class Scheduler(asyncio.AbstractEventLoop):
         while foreign:
             self._ready.append(foreign.popleft())
 
-    def _due_timers(self) -> list[Handle]:
-        now = self._now()
+    def _due_timers(self, now: float) -> list[Handle]:
         due = self._timers.pop_due(now + self._clock_resolution)
-        if due:
-            self._statistics.note_lag(now - due[0].when())
+        self._statistics.note_lag(now - due[0].when())
         return cast(list[Handle], due)
 
     def _run(self, batch: list[Handle]) -> None:

@@ -4,7 +4,7 @@
 of. A callback runs straight from the poll's result, in the context it was registered in: no handle
 is made, nothing passes through the ready queue.
 
-An fd that was registered since the last poll is in `_fresh`, and events for it are left for the
+An fd that was registered since the last poll is in `fresh`, and events for it are left for the
 next one: they may be about a descriptor that was closed in this turn and whose number was used
 again. As polling is level-triggered, nothing is lost by that.
 """
@@ -33,7 +33,10 @@ class Watchers:
     def __init__(self, poller: Poller) -> None:
         self.readers: dict[int, Watcher] = {}
         self.writers: dict[int, Watcher] = {}
-        self._fresh: set[int] = set()
+        self.fresh: set[int] = set()
+        """Registered since the last poll: to be cleared before the next one."""
+        self.poll = poller.poll
+        """What is ready, after waiting so many seconds at most (0: none; None: for ever)."""
         self._poller = poller
 
     def add_reader(
@@ -84,7 +87,7 @@ class Watchers:
         old = self._registered(fd)
         self._poller.update(fd, old, old | event)
         if not old:
-            self._fresh.add(fd)
+            self.fresh.add(fd)
 
     def _registered(self, fd: int) -> int:
         return (EVENT_READ if fd in self.readers else 0) | (
@@ -99,15 +102,9 @@ class Watchers:
             self._poller.report_edges(wakeup.fileno())
         return wakeup
 
-    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-        """What is ready, after waiting `timeout` seconds at most (None: for ever)."""
-        if self._fresh:
-            self._fresh.clear()
-        return self._poller.poll(timeout)
-
     def dispatch(self, ready: list[tuple[int, int]], failed: Failed) -> None:
         """Run the callbacks of the descriptors that are ready. One that raises stops no other."""
-        readers, writers, fresh = self.readers, self.writers, self._fresh
+        readers, writers, fresh = self.readers, self.writers, self.fresh
         run: Any
         callback: Any
         readable, writable = self._poller.readable, self._poller.writable
