@@ -5,9 +5,11 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from aws_io_async.integrations.httpx import ChannelTransport
 from tests.applications.asgi import Application
 from tests.applications.traffic import MIB, blob, digest, pieces
 
+PATIENCE = 30.0
 ROOT = Path(__file__).parents[2]
 RUN = ("aws_io_async", "run", "-m")
 COMMANDS = {
@@ -57,6 +60,19 @@ def command(name: str, path: Path) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
+def local_client(path: Path) -> httpx.Client:
+    """A client of what listens on a local socket, some moments after it has said so."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        with socket.socket(socket.AF_UNIX) as sock:
+            if sock.connect_ex(str(path)) == 0:
+                break
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    transport = httpx.HTTPTransport(uds=str(path))
+    return httpx.Client(transport=transport, base_url="http://localhost", timeout=PATIENCE)
+
+
 class Server:
     """A command that listens, and all that it has said."""
 
@@ -70,10 +86,6 @@ class Server:
             if re.search(r"Listening at: unix|Running on|Started worker-1", line):
                 return
         raise AssertionError("".join(self.lines))
-
-    def client(self) -> httpx.Client:
-        transport = httpx.HTTPTransport(uds=str(self.path), retries=5)  # some listen a bit later
-        return httpx.Client(transport=transport, base_url="http://localhost", timeout=30)
 
     def ended_by(self, signum: signal.Signals) -> tuple[int, str]:
         self.process.send_signal(signum)
@@ -90,7 +102,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 
 def test_a_server_on_our_loop(server: Server) -> None:
     body = blob(2 * MIB)
-    with server.client() as http:
+    with local_client(server.path) as http:
         assert http.get("/loop").json() == ["aws_io_async.event_loop._loop", "EventLoop", "http"]
         assert http.get("/nowhere").status_code == 404
         assert http.post("/digest", content=body).text == digest(body)
@@ -103,7 +115,7 @@ def test_a_server_on_our_loop(server: Server) -> None:
 
 def test_a_websocket(server: Server) -> None:
     data = blob(MIB // 2)
-    with server.client() as http:
+    with local_client(server.path) as http:
         assert http.get("/loop").status_code == 200
     connect = websockets.sync.client.unix_connect(str(server.path), "ws://localhost/")
     with connect as websocket:
