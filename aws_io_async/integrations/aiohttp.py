@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from ..errors import ErrorCode, make
-from ..host_resolver import HostAddress, HostAddressFlags, HostResolutionConfig, HostResolver
+from ..host_resolver import HostAddress, HostResolutionConfig, HostResolver
 
 MAX_KNOWN = 1024
 """Addresses that are remembered, to report those that fail."""
@@ -83,13 +83,9 @@ class AiohttpResolver(AbstractResolver):
         return results
 
     async def _in_turn(self, host: str) -> list[HostAddress]:
-        resolver = self._resolver
-        found = await resolver.resolve_host(host, self._config)
-        number = max(resolver.get_host_address_count(host, family) for family in HostAddressFlags)
-        if number > 1:
-            for _ in range(number):  # once round, so that the next call begins with the next one
-                found += await resolver.resolve_host(host, self._config)
-        return list({address.address: address for address in found}.values())
+        given = await self._resolver.resolve_host(host, self._config)
+        others = self._resolver.known_addresses(host).good
+        return list({address.address: address for address in (*given, *others)}.values())
 
     def _remember(self, address: HostAddress) -> None:
         self._known.pop(address.address, None)
