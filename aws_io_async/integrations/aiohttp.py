@@ -43,7 +43,7 @@ def connector(
 class AiohttpResolver(AbstractResolver):
     """Our resolver as aiohttp wants one. `connector()` makes a connector with all that belongs.
 
-    `config` is how it looks hosts up. Thread: any.
+    `config` is how it looks hosts up. Thread: that of its connector's loop.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class AiohttpResolver(AbstractResolver):
     def connection_failed(self, address: str) -> None:
         """Tell the resolver that a connection to an address has failed.
 
-        If several names have the address, the one that was asked for last is meant. Thread: any.
+        If several names have the address, the one that was asked for last is meant.
         """
         known = self._known.get(address)
         if known is not None:
