@@ -142,6 +142,11 @@ def serving(folder: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
+def write_application(folder: Path) -> None:
+    (application,) = re.findall("async def app.*?\n\n", snippets("Servers")[0], re.DOTALL)
+    (folder / "app.py").write_text(f"import asyncio\n\n{application}")
+
+
 def test_there_are_five_commands() -> None:
     assert len(COMMANDS) == 5
 
@@ -149,8 +154,7 @@ def test_there_are_five_commands() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_of_servers(tmp_path: Path, command: str) -> None:
     (server,) = {word for word in shlex.split(command) if word in LISTEN_ON}
-    (application,) = re.findall("async def app.*?\n\n", snippets("Servers")[0], re.DOTALL)
-    (tmp_path / "app.py").write_text(f"import asyncio\n\n{application}")
+    write_application(tmp_path)
     path = tmp_path / "sock"
     words = shlex.split(f"{command} {LISTEN_ON[server].format(path)}")
     arguments = words[1:] if words[0] == "python" else ["-m", *words]
@@ -159,10 +163,18 @@ def test_commands_of_servers(tmp_path: Path, command: str) -> None:
 
 
 def test_hypercorn_in_a_program(tmp_path: Path) -> None:
-    (program,) = snippets("Servers")
+    program, _ = snippets("Servers")
     path = tmp_path / "sock"
     (tmp_path / "program.py").write_text(program.replace("127.0.0.1:8000", f"unix:{path}"))
     with serving(tmp_path, "program.py"), local_client(path) as client:
+        assert client.get("/").text.startswith("aws_io_async.")
+
+
+def test_granian_in_a_program(tmp_path: Path) -> None:
+    _, program = snippets("Servers")
+    write_application(tmp_path)
+    (tmp_path / "program.py").write_text(program)
+    with serving(tmp_path, "program.py"), local_client(tmp_path / "socket") as client:
         assert client.get("/").text.startswith("aws_io_async.")
 
 
@@ -196,7 +208,7 @@ def test_every_snippet_is_run() -> None:
         "pytest": 1,
         "httpx and httpcore": 1,
         "aiohttp": 1,
-        "Servers": 1,
+        "Servers": 2,
         "Jupyter and IPython": 4,
         "Databases": 2,
         "DNS with its own times": 1,
