@@ -1,8 +1,11 @@
 """Channels for tests: handlers that write down what happens, in memory or over sockets."""
 
 import asyncio
+import fcntl
 import socket
+import struct
 import sys
+import termios
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -324,3 +327,15 @@ def socket_pair(family: socket.AddressFamily = socket.AF_UNIX) -> Iterator[tuple
         for sock in (ours, theirs):
             sock.setblocking(False)
         yield ours, theirs
+
+
+def unread(sock: socket.socket) -> int:
+    """Bytes that have come to a socket and wait in the kernel."""
+    answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, b"\0" * 4)
+    return int.from_bytes(answer, sys.byteorder)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close it so that the peer is not told in order, but by a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()

@@ -15,14 +15,14 @@ import pytest
 
 from aws_io_async.channel import Channel
 from aws_io_async.channel_bootstrap import ClientBootstrap
-from aws_io_async.errors import AwsIoError, DnsError, ErrorCode
+from aws_io_async.errors import DnsError, ErrorCode
 from aws_io_async.event_loop.group import EventLoopGroup
 from aws_io_async.message_pool import MAX_FRAGMENT_SIZE
 from aws_io_async.socket import SocketDomain, SocketOptions
 from aws_io_async.socket_channel_handler import SocketChannelHandler
 from aws_io_async.statistics import SampleInterval, SocketStatistics, StatisticsHandler
 from tests import bootstraps, channels
-from tests.bootstraps import Journal, knowing, serving
+from tests.bootstraps import Journal, code_of, knowing, serving
 from tests.channels import (
     PATIENCE,
     WRITE,
@@ -41,11 +41,6 @@ from tests.socket_tools import black_hole, local_endpoint, raises, turns
 no_tasks_left = channels.no_tasks_left
 
 LOCAL = SocketOptions(domain=SocketDomain.LOCAL)
-
-
-def code(error: BaseException | None) -> object:
-    assert isinstance(error, AwsIoError)
-    return error.code
 
 
 # aws-c-io's cases
@@ -103,7 +98,7 @@ async def test_socket_handler_close() -> None:
         ):
             server.shutdown()
             assert await ended(server) is None
-            assert code(await ended(client)) in (
+            assert code_of(await ended(client)) in (
                 ErrorCode.IO_SOCKET_CLOSED,
                 ErrorCode.IO_SOCKET_NOT_CONNECTED,
             )
@@ -132,7 +127,7 @@ async def read_to_eof_after_peer_hangup(family: socket.AddressFamily) -> None:
 
             client_app.takes(len(message) * 3)
             assert await client_app.got(len(message)) == message
-            assert code(await ended(client)) is ErrorCode.IO_SOCKET_CLOSED
+            assert code_of(await ended(client)) is ErrorCode.IO_SOCKET_CLOSED
 
 
 async def test_socket_handler_read_to_eof_after_peer_hangup() -> None:
@@ -190,7 +185,7 @@ async def test_open_channel_statistics_test() -> None:
             assert totals.total == SocketStatistics(len(from_server), len(from_client))
             server_app.channel.shutdown()
             await ended(server_app.channel)
-            assert code(await ended(channel)) is ErrorCode.IO_SOCKET_CLOSED
+            assert code_of(await ended(channel)) is ErrorCode.IO_SOCKET_CLOSED
 
 
 async def test_socket_pinned_event_loop() -> None:
@@ -312,7 +307,7 @@ async def test_what_is_written_before_there_is_a_connection_fails() -> None:
             await app.place.write(b"too early")
         assert channel.error is None
         app.send(b"nobody would be told", WRITE)
-        assert code(await ended(channel)) is ErrorCode.IO_SOCKET_NOT_CONNECTED
+        assert code_of(await ended(channel)) is ErrorCode.IO_SOCKET_NOT_CONNECTED
 
 
 async def test_a_channel_that_is_never_connected_ends() -> None:
@@ -326,7 +321,7 @@ async def test_it_belongs_in_the_first_slot() -> None:
     async with pipeline(wire := Wire(), SocketChannelHandler()) as channel:
         wire.send(b"x")
         error = await ended(channel)
-        assert code(error) is ErrorCode.IO_CHANNEL_ERROR_ERROR_CANT_ACCEPT_INPUT
+        assert code_of(error) is ErrorCode.IO_CHANNEL_ERROR_ERROR_CANT_ACCEPT_INPUT
         assert "belongs in the first slot" in str(error)
 
 
@@ -350,7 +345,7 @@ async def test_any_transport_will_do() -> None:
         assert await reader.readexactly(14) == b"there and back"
         writer.close()
         await writer.wait_closed()
-        assert code(await ended(opened[0])) is ErrorCode.IO_SOCKET_CLOSED
+        assert code_of(await ended(opened[0])) is ErrorCode.IO_SOCKET_CLOSED
     finally:
         server.close()
         await server.wait_closed()
@@ -395,4 +390,4 @@ async def test_taking_its_slot_out_closes_the_connection() -> None:
             assert channel.first_slot is not None
             channel.first_slot.remove()
             assert await loop.sock_recv(theirs, 1) == b""
-            assert code(await ended(channel)) is ErrorCode.IO_SOCKET_CLOSED
+            assert code_of(await ended(channel)) is ErrorCode.IO_SOCKET_CLOSED
