@@ -331,8 +331,16 @@ def socket_pair(family: socket.AddressFamily = socket.AF_UNIX) -> Iterator[tuple
 
 def unread(sock: socket.socket) -> int:
     """Bytes that have come to a socket and wait in the kernel."""
-    answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, b"\0" * 4)
-    return int.from_bytes(answer, sys.byteorder)
+    return _asked(sock, termios.FIONREAD)
+
+
+def unsent(sock: socket.socket) -> int:
+    """Bytes that were written to a socket and wait in the kernel until the peer has them."""
+    return _asked(sock, termios.TIOCOUTQ)
+
+
+def _asked(sock: socket.socket, what: int) -> int:
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), what, b"\0" * 4), sys.byteorder)
 
 
 def reset(sock: socket.socket) -> None:
