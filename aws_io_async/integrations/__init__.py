@@ -1,1 +1,1 @@
-"""Ways to and from other libraries; each module needs the extra that is named in its head."""
+"""Ways to and from other libraries; each module needs the library that is named in its head."""
