@@ -333,10 +333,11 @@ class TlsEngine:
         """Bytes that wait here: ciphertext for `data_to_send`, plaintext for its encryption."""
         return self._outgoing.pending + self._waiting_bytes
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> bool:
         """Encrypt `data`, or keep a copy until that is possible; a memoryview must be of bytes.
 
-        Raises RuntimeError after `shutdown`, and what the connection failed with.
+        Says whether all of it is encrypted. Raises RuntimeError after `shutdown`, and what the
+        connection failed with.
         """
         if self.state is not _OPEN and self.state is not _PEER_CLOSED:
             self._raise_if_failed()
@@ -351,10 +352,11 @@ class TlsEngine:
                 self._fail(exc)
                 raise
             if written == len(data):
-                return
+                return True
             data = data[written:]
         self._waiting.append(bytes(data))
         self._waiting_bytes += len(data)
+        return False
 
     def data_to_send(self) -> bytes:
         """Take all ciphertext there is for the network; b"" if there is none."""

@@ -4,10 +4,7 @@ Theory of operation. The handler owns a `TlsEngine`. Ciphertext that comes goes 
 more is decrypted than the window to the right allows: the rest stays in the engine until that
 window grows. `_state` says where the negotiation is, and whether the connection is still good.
 
-The handler's own window is for ciphertext. It follows the one to the right, with room for what
-records add to the plaintext; and if anything is wanted at all, it has room for a whole record,
-since nothing can be decrypted of a part of one. `_expected` is how much ciphertext was asked for
-and has not come: the slot's window and what is still on its way there.
+The handler's own window is for ciphertext, and follows the one to the right: `CiphertextWindow`.
 
 The read direction ends when all plaintext that had come has been taken: a graceful shutdown waits
 for the window, an immediate one drops what is left. Whether anything is left only decrypting tells,
@@ -26,21 +23,14 @@ from collections.abc import Awaitable
 from . import log
 from ._ssl_context import requested_name
 from ._tls_engine import MAX_PLAINTEXT, TlsEngine, TlsState
+from ._tls_held_writes import HeldWrites
+from ._tls_window import HANDSHAKE_WINDOW, RECORD_OVERHEAD, CiphertextWindow
 from .channel import ChannelDirection, ChannelHandler, ChannelSlot, ChannelTask
 from .errors import AwsIoError, Code, CommonErrorCode, ErrorCode, make, translate
 from .event_loop.tasks import TaskStatus
 from .message_pool import IoMessage, MessageType
 from .statistics import TlsNegotiationStatus, TlsStatistics
 from .tls_context import TlsConnectionOptions, TlsNegotiatedProtocol
-
-HANDSHAKE_WINDOW = 7 * 1024
-"""Bytes of ciphertext that are taken before anyone downstream has asked for plaintext."""
-
-RECORD_OVERHEAD = 53
-"""Bytes that the ciphers in use add to a record, at most."""
-
-RECORD_WINDOW = MAX_PLAINTEXT + RECORD_OVERHEAD
-"""Bytes; with a smaller window a record might never come to its end."""
 
 logger = log.logger(log.LogSubject.TLS)
 
@@ -103,9 +93,10 @@ class TlsChannelHandler(ChannelHandler):
         self._state = _State.WAITING
         self._error: BaseException | None = None  # why it is FAILED
         self._timer: asyncio.TimerHandle | None = None
-        self._expected = self.initial_window_size
+        self._window = CiphertextWindow()
         self._drained: asyncio.Future[None] | None = None  # done when no plaintext is left
         self._ahead = b""
+        self._held = HeldWrites()
         self._reading_ended = False
         self._writing_ended = False
         self.statistics = TlsStatistics()
@@ -257,7 +248,7 @@ class TlsChannelHandler(ChannelHandler):
             return
         size = len(message.data)
         if message.message_type is _DATA:
-            self._expected -= size
+            self._window.expected -= size
             self._engine.receive_data(message.data)
         elif message.message_type is MessageType.END_OF_INPUT:
             self._engine.receive_eof()
@@ -266,7 +257,7 @@ class TlsChannelHandler(ChannelHandler):
         if self._state is _NEGOTIATED:
             self._deliver()
             return
-        self._expect(slot, size)  # a handshake needs no window: it takes all that comes
+        self._window.ask(slot, size)  # a handshake needs no window: it takes all that comes
         if self._state is _State.WAITING:
             self._start_negotiation()
         else:
@@ -288,8 +279,8 @@ class TlsChannelHandler(ChannelHandler):
             if not data:
                 if data is not None:
                     self._peer_closed()
-                elif window and self._expected < RECORD_WINDOW:
-                    self._follow_window(slot, window)
+                elif window and self._window.is_low:
+                    self._window.follow(slot, window)
                 self._end_drain()
                 break
             if not window:
@@ -299,7 +290,7 @@ class TlsChannelHandler(ChannelHandler):
                 self._options.on_data_read(self, slot, data)
             if slot.right is not None:
                 slot.send_message(IoMessage(data), _READ)
-            if engine.idle and self._expected >= RECORD_WINDOW and self._drained is None:
+            if engine.idle and not self._window.is_low and self._drained is None:
                 return  # another round would find nothing to do
         if engine.unsent:
             self._flush()  # TLS answers some of what it reads by itself
@@ -333,6 +324,7 @@ class TlsChannelHandler(ChannelHandler):
         slot = self._own_slot()
         self._fail(error)
         self._end_drain()
+        self._held.fail(slot.channel, error)
         slot.channel.shutdown(error)
         if self._options.on_error is not None:
             self._options.on_error(self, slot, error)
@@ -342,20 +334,9 @@ class TlsChannelHandler(ChannelHandler):
         if self._state is _FAILED or self._reading_ended:
             return
         if room := self._room(slot):
-            self._follow_window(slot, room)
+            self._window.follow(slot, room)
             if self._state is _NEGOTIATED:
                 self._deliver()
-
-    def _follow_window(self, slot: ChannelSlot, plaintext: int) -> None:
-        """Have room for the ciphertext of so much plaintext, which is not 0."""
-        records = -(-plaintext // MAX_PLAINTEXT)
-        wanted = max(plaintext + records * RECORD_OVERHEAD, RECORD_WINDOW)
-        if wanted > self._expected:
-            self._expect(slot, wanted - self._expected)
-
-    def _expect(self, slot: ChannelSlot, size: int) -> None:
-        self._expected += size
-        slot.increment_read_window(size)
 
     # Writing
 
@@ -376,11 +357,15 @@ class TlsChannelHandler(ChannelHandler):
             return
         engine = self._engine
         try:
-            engine.write(message.data)
+            encrypted = engine.write(message.data)
         except ssl.SSLError as exc:
             error = translate(exc, fallback=ErrorCode.IO_TLS_ERROR_WRITE_FAILURE)
             self._broken(error)
             self._refuse(slot, message, error)
+            return
+        if not encrypted:  # TLS 1.2 negotiates again
+            self._held.hold(message)
+            self._flush()
             return
         out = IoMessage(engine.data_to_send())
         if message.on_completion is not None:
@@ -399,7 +384,7 @@ class TlsChannelHandler(ChannelHandler):
         if self._error is not None:
             return translate(self._error)
         if self._writing_ended:
-            return make(ErrorCode.IO_TLS_ERROR_WRITE_FAILURE, "the channel is being shut down")
+            return _ended()
         return make(ErrorCode.IO_TLS_ERROR_NOT_NEGOTIATED, "wait for on_negotiation_result")
 
     def _refuse(self, slot: ChannelSlot, message: IoMessage, error: AwsIoError) -> None:
@@ -409,9 +394,12 @@ class TlsChannelHandler(ChannelHandler):
 
     def _flush(self) -> None:
         slot = self._own_slot()
-        data = self._engine.data_to_send()
-        if data and slot.left is not None:
-            slot.send_message(IoMessage(data), _WRITE)
+        out = IoMessage(self._engine.data_to_send())
+        if not out.data or slot.left is None:
+            return
+        if not self._engine.unsent:
+            self._held.go_with(out)
+        slot.send_message(out, _WRITE)
 
     # Shutdown
 
@@ -429,6 +417,7 @@ class TlsChannelHandler(ChannelHandler):
                 self._flush()
             self._engine.abandon()
             self._writing_ended = True
+            self._held.fail(slot.channel, _ended())
             return None
         if self._state in (_State.WAITING, _State.NEGOTIATING):
             code, detail = ErrorCode.IO_TLS_ERROR_NEGOTIATION_FAILURE, "the channel was shut down"
@@ -467,6 +456,7 @@ class TlsChannelHandler(ChannelHandler):
         self._engine.abandon()
         self._reading_ended = self._writing_ended = True
         self._end_drain()
+        self._held.fail(self._own_slot().channel, _ended())
 
     def gather_statistics(self) -> TlsStatistics:
         return self.statistics
@@ -477,6 +467,10 @@ class TlsChannelHandler(ChannelHandler):
 
 def _unknown(message: IoMessage) -> AwsIoError:
     return make(ErrorCode.IO_CHANNEL_UNKNOWN_MESSAGE_TYPE, f"{message!r} is nothing for TLS")
+
+
+def _ended() -> AwsIoError:
+    return make(ErrorCode.IO_TLS_ERROR_WRITE_FAILURE, "the channel is being shut down")
 
 
 def _is_socket_closed(error: BaseException | None) -> bool:

@@ -55,7 +55,13 @@ FLOORS = [
         "retry_strategy",
         "pkcs11",
     ],
-    ["socket_channel_handler", "tls_channel_handler", "alpn_handler"],
+    [
+        "socket_channel_handler",
+        "_tls_window",
+        "_tls_held_writes",
+        "tls_channel_handler",
+        "alpn_handler",
+    ],
     ["channel_bootstrap", "channel_stream"],
     ["observe"],
     ["integrations"],
@@ -133,7 +139,7 @@ PACKAGES = {
     "host_resolver": ["_names", "_threads", "_refresher", "_resolver"],
     "pkcs11": ["_return_values", "_signatures", "_cryptoki", "_library", "_openssl", "_tls"],
     "testing": ["_loop", "_channel", "_rules", "_trial", "_check", "_streams", "_endpoint"],
-    "channel_stream": ["_handler", "_attributes", "_stream", "_connect", "_serve"],
+    "channel_stream": ["_arguments", "_handler", "_attributes", "_stream", "_connect", "_serve"],
     "channel_bootstrap": ["_setup", "_client", "_server"],
     "observe": ["_loops", "_stalls", "_server", "_prometheus", "_channels"],
 }

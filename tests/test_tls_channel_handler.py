@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trustme
 
+from aws_io_async._tls_window import RECORD_OVERHEAD
 from aws_io_async.channel import Channel, ChannelDirection
 from aws_io_async.errors import CommonErrorCode, ErrorCode, make
 from aws_io_async.message_pool import IoMessage, MessageType
@@ -20,10 +21,7 @@ from aws_io_async.statistics import (
     TlsNegotiationStatus,
     TlsStatistics,
 )
-from aws_io_async.tls_channel_handler import (
-    RECORD_OVERHEAD,
-    TlsChannelHandler,
-)
+from aws_io_async.tls_channel_handler import TlsChannelHandler
 from aws_io_async.tls_context import (
     TlsConnectionOptions,
     TlsContext,

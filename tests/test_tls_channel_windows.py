@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trustme
 
-from aws_io_async.tls_channel_handler import HANDSHAKE_WINDOW, RECORD_OVERHEAD, RECORD_WINDOW
+from aws_io_async._tls_window import HANDSHAKE_WINDOW, RECORD_OVERHEAD, RECORD_WINDOW
 from aws_io_async.tls_context import TlsConnectionOptions, TlsContext
 from tests import tls_channels
 from tests.socket_tools import turns

@@ -172,7 +172,7 @@ def flipped(records: bytes) -> bytes:
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "none": lambda records: records,
     "flipped": flipped,
-    "truncated": lambda records: records[:-1],
+    "truncated": lambda records: records[:-12],
     "oversized": lambda records: b"\x17\x03\x03\xff\xff" + bytes(20_000),
     "of an unknown kind": lambda records: b"\x63\x03\x03\x00\x10" + bytes(16),
     "replayed": lambda records: records + records,
