@@ -6,8 +6,11 @@ and is in the same turn after the same poll as before is at work on the callback
 that goes on for the threshold, it stalls. The thread then takes the stack of the loop's thread,
 which has the culprit on top.
 
-The loop itself does nothing for all this. A stall of which the thread gets no look, since the
-culprit holds the global interpreter lock, is told when the lock is let go.
+The thread itself may be held up: a culprit that holds the global interpreter lock lets nobody look
+before it is done. Two things make up for that. A look that comes late by the threshold stands for
+those that could not be made, if the loop is still at work. And the time that the loop was busy
+since the last look, divided by the number of its turns since, is what at least one of them took.
+Mostly the lock passes to the thread right where the culprit lets it go, and the stack has it still.
 """
 
 import asyncio
@@ -64,17 +67,33 @@ def log_stall(stall: Stall) -> None:
 class StallMeter:
     """For how long one loop has been in its present turn. The time is an argument."""
 
-    __slots__ = ("_seen", "_since")
+    __slots__ = ("_busy", "_seen", "_since", "_threshold", "_turns")
 
-    def __init__(self) -> None:
+    def __init__(self, threshold: float, figures: LoopStatistics) -> None:
+        self._threshold = threshold
         self._seen: tuple[int, int] | None = None
         self._since = 0.0
+        self.pass_over(figures)
 
-    def look(self, figures: LoopStatistics, running: bool, now: float) -> float:
-        """Seconds since a look first found the loop where it is now; 0.0 if it gets on."""
-        seen = (figures.turns, figures.polls) if running and not figures.waiting else None
+    def pass_over(self, figures: LoopStatistics) -> None:
+        """Ask no more what the loop has done until now."""
+        self._turns, self._busy = figures.turns, figures.busy_seconds
+
+    def look(self, figures: LoopStatistics, running: bool, now: float, late: float = 0.0) -> float:
+        """Seconds since a look first found the loop where it is now; 0.0 if it has got on.
+
+        Or, if that is the threshold at least, what a turn took that nobody looked at, this look
+        being so `late`.
+        """
+        at_work = running and not figures.waiting
+        seen = (figures.turns, figures.polls) if at_work else None
         if seen is None or seen != self._seen:
-            self._seen, self._since = seen, now
+            unseen = (figures.busy_seconds - self._busy) / (figures.turns - self._turns + 1)
+            if at_work:
+                unseen = max(unseen, late)
+            self._since = now - unseen if unseen >= self._threshold else now
+        self._seen = seen
+        self.pass_over(figures)
         return now - self._since
 
 
@@ -90,7 +109,9 @@ class StallWatch:
         """Seconds that the longest of them lasted, as far as it was seen."""
         self._threshold = threshold
         self._on_stall = on_stall
-        self._meters = {weakref.ref(loop): StallMeter() for loop in loops}
+        self._meters = {
+            weakref.ref(loop): StallMeter(threshold, loop.statistics()) for loop in loops
+        }
         self._told: set[weakref.ref[EventLoop]] = set()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="aws-io-stall-watch", daemon=True)
@@ -121,18 +142,22 @@ class StallWatch:
         return f"<{type(self).__name__} {state} threshold={self._threshold} stalls={self.count}>"
 
     def _run(self) -> None:
-        while self._meters and not self._closing.wait(self._threshold / LOOKS_A_THRESHOLD):
+        interval = self._threshold / LOOKS_A_THRESHOLD
+        due = time.monotonic() + interval
+        while self._meters and not self._closing.wait(interval):
+            late = time.monotonic() - due
             for reference in list(self._meters):
                 loop = reference()
                 if loop is None or loop.is_closed():
                     del self._meters[reference]
                 else:
-                    self._look_at(loop, reference)
+                    self._look_at(loop, reference, late)
                 loop = None  # not to keep it alive until the next look
+            due = time.monotonic() + interval  # not too late because on_stall took long
 
-    def _look_at(self, loop: EventLoop, reference: "weakref.ref[EventLoop]") -> None:
-        meter = self._meters[reference]
-        seconds = meter.look(loop.statistics(), loop.is_running(), time.monotonic())
+    def _look_at(self, loop: EventLoop, reference: "weakref.ref[EventLoop]", late: float) -> None:
+        meter, now = self._meters[reference], time.monotonic()
+        seconds = meter.look(loop.statistics(), loop.is_running(), now, late)
         if seconds < self._threshold:
             self._told.discard(reference)
             return
@@ -146,19 +171,20 @@ class StallWatch:
             self._on_stall(stall)
         except Exception:
             logger.exception("on_stall %r failed", self._on_stall)
+        meter.pass_over(loop.statistics())  # what on_stall has not let us look at
 
 
 def _describe(loop: EventLoop, seconds: float, meter: StallMeter) -> Stall:
-    thread = thread_of(loop)
-    stack = traceback.StackSummary()
-    task = ""
-    frame = None if loop._thread_id is None else sys._current_frames().get(loop._thread_id)
-    if frame is not None:
-        stack = traceback.extract_stack(frame)
+    thread, frame, task = thread_of(loop), None, ""
+    if loop._thread_id is not None:
+        frame = sys._current_frames().get(loop._thread_id)
+    # Lines of source are read afterwards: that lets the loop's thread go on.
+    found = [] if frame is None else list(traceback.walk_stack(frame))
+    if found:
         task = _task_of(loop)
-    del frame
     if not meter.look(loop.statistics(), loop.is_running(), time.monotonic()):
-        stack, task = traceback.StackSummary(), ""  # they are of what came after the stall
+        found, task = [], ""  # they are of what came after the stall
+    stack = traceback.StackSummary.extract(reversed(found))
     return Stall(loop, seconds, "?" if thread is None else thread.name, task, stack)
 
 

@@ -6,7 +6,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -172,10 +171,8 @@ def test_ctrl_c_at_a_terminal_while_clients_are_there() -> None:
         port = int(screen.wait_for(r"port (\d+)")[1])
         with socket.create_connection(("127.0.0.1", port)) as sock:
             screen.wait_for("1 from 127")
-            started = time.monotonic()
             screen.type("\x03")
             assert screen.wait() == 130
-            assert time.monotonic() - started < 30
             assert sock.recv(1) == b""
         assert "Stopped after 1 connections" in screen.text
 

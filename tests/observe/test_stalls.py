@@ -144,6 +144,27 @@ def test_one_watch_for_a_group() -> None:
         assert threading.active_count() == before
 
 
+@pytest.mark.parametrize("turns_before", [0, 1000])
+def test_a_culprit_that_holds_the_interpreter_lock(loop: EventLoop, turns_before: int) -> None:
+    """The watch cannot look while it does: one call of C code, which lets nobody in."""
+    watched = Watched()
+
+    def hold_the_lock() -> None:
+        sum(range(30_000_000))
+
+    def come_to_it(turns: int) -> None:
+        if turns:
+            loop.call_soon(come_to_it, turns - 1)
+        else:
+            hold_the_lock()
+
+    with observe.watch_stalls(loop, 0.1, watched):
+        loop.call_soon_threadsafe(loop.call_later, 0.02, come_to_it, turns_before)
+        stall = watched.next()
+    assert stall.seconds >= 0.1
+    assert "hold_the_lock" in [frame.name for frame in stall.stack]
+
+
 def test_the_default_is_to_log(loop: EventLoop, caplog: pytest.LogCaptureFixture) -> None:
     told = threading.Event()
 
@@ -229,20 +250,42 @@ def test_bad_arguments() -> None:
         observe.watch_stalls([])
 
 
+def figures(turns: int, polls: int = 0, waiting: bool = False, busy: float = 0.0) -> LoopStatistics:
+    return LoopStatistics(turns=turns, polls=polls, waiting=waiting, running_seconds=busy)
+
+
 def test_the_meter_counts_from_when_it_first_saw_the_turn() -> None:
-    meter = StallMeter()
-    busy = LoopStatistics(turns=7, polls=3)
-    assert meter.look(busy, True, 10.0) == 0.0
-    assert meter.look(busy, True, 10.5) == 0.5
-    assert meter.look(busy, True, 11.0) == 1.0
-    assert meter.look(LoopStatistics(turns=8, polls=3), True, 11.5) == 0.0
+    meter = StallMeter(0.7, figures(7, 3))
+    assert meter.look(figures(7, 3), True, 10.0) == 0.0
+    assert meter.look(figures(7, 3), True, 10.5) == 0.5
+    assert meter.look(figures(7, 3), True, 11.0) == 1.0
+    assert meter.look(figures(8, 3), True, 11.5) == 0.0
     # Before its poll and after it, with a sleep in between that nobody saw.
-    assert meter.look(LoopStatistics(turns=8, polls=4), True, 15.0) == 0.0
-    assert meter.look(LoopStatistics(turns=8, polls=4), True, 16.0) == 1.0
-    assert meter.look(LoopStatistics(turns=8, polls=4, waiting=True), True, 17.0) == 0.0
-    assert meter.look(LoopStatistics(turns=8, polls=4, waiting=True), True, 18.0) == 0.0
-    assert meter.look(LoopStatistics(turns=8, polls=4), False, 19.0) == 0.0
-    assert meter.look(LoopStatistics(turns=8, polls=4), False, 20.0) == 0.0
+    assert meter.look(figures(8, 4), True, 15.0) == 0.0
+    assert meter.look(figures(8, 4), True, 16.0) == 1.0
+    assert meter.look(figures(8, 4, waiting=True), True, 17.0) == 0.0
+    assert meter.look(figures(8, 4, waiting=True), True, 18.0) == 0.0
+    assert meter.look(figures(8, 4), False, 19.0) == 0.0
+    assert meter.look(figures(8, 4), False, 20.0) == 0.0
+
+
+def test_a_late_look_counts_for_a_loop_that_is_at_work() -> None:
+    meter = StallMeter(3.0, figures(1))
+    assert meter.look(figures(1, 1, waiting=True), True, 10.0, 4.0) == 0.0
+    assert meter.look(figures(1000, 2), True, 15.0, 4.0) == 4.0
+    assert meter.look(figures(1000, 2), True, 16.0) == 5.0
+    assert meter.look(figures(1001, 2), True, 17.0, 2.9) == 0.0
+
+
+def test_a_turn_that_nobody_looked_at_is_known_by_the_time_it_took() -> None:
+    meter = StallMeter(3.0, figures(1, 1))
+    assert meter.look(figures(2, 2, waiting=True, busy=8.0), True, 10.0) == 4.0
+    assert meter.look(figures(2, 2, waiting=True, busy=8.0), True, 11.0) == 0.0
+    assert (
+        meter.look(figures(9, 9, waiting=True, busy=16.0), True, 20.0) == 0.0
+    )  # eight of a second
+    meter.pass_over(figures(10, 10, busy=30.0))
+    assert meter.look(figures(10, 10, waiting=True, busy=30.0), True, 35.0) == 0.0
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="needs sys.monitoring")
