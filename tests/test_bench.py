@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -246,8 +247,11 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(shutil.which("ps") is None, reason="needs ps")
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to it", "to all, as a terminal does"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_leaves_no_process(number: signal.Signals, status: int) -> None:
+def test_an_interrupt_leaves_no_process(
+    number: signal.Signals, status: int, send: Callable[[int, int], None]
+) -> None:
     """And the results so far are shown."""
     with subprocess.Popen(
         command("--seconds", "0.05", *TWO, "--rounds", "1000", "asyncio"),
@@ -255,6 +259,7 @@ def test_an_interrupt_leaves_no_process(number: signal.Signals, status: int) -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     ) as process:
         assert process.stderr
         steps = iter(process.stderr.readline, "")
@@ -262,7 +267,7 @@ def test_an_interrupt_leaves_no_process(number: signal.Signals, status: int) -> 
         assert next(steps).endswith("round 2 of 1000\n")
         while not (children := children_of(process.pid)):
             pass  # one of them is about to be started
-        process.send_signal(number)
+        send(process.pid, number)
         out, errors = process.communicate(timeout=50)
         assert process.returncode == status
     assert not any(map(is_alive, children))

@@ -156,9 +156,15 @@ def _compile(compiler: list[str], flags: list[str], folder: Path) -> Path | str:
     if program.exists():
         return program
     new = program.with_suffix(f".{os.getpid()}")
-    done = subprocess.run(
-        [*command, "-o", f"{new}"], capture_output=True, text=True, errors="replace", check=False
-    )
-    if done.returncode:
-        return done.stderr.strip()[:200] or f"{compiler[0]} ended with {done.returncode}"
-    return new.replace(program)
+    command += ["-o", f"{new}"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False
+        )
+        if done.returncode:
+            return done.stderr.strip()[:200] or f"{compiler[0]} ended with {done.returncode}"
+        return new.replace(program)
+    except OSError as error:
+        return str(error)
+    finally:
+        new.unlink(missing_ok=True)

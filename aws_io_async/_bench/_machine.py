@@ -72,8 +72,11 @@ def possible_connections(wanted: int) -> int:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return wanted
     limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    return min(wanted, limit - SPARE_DESCRIPTORS)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    except (OSError, ValueError):  # more than the system has, whatever it says
+        limit = soft
+    return max(min(wanted, limit - SPARE_DESCRIPTORS), 1)
 
 
 def describe() -> dict[str, str]:
