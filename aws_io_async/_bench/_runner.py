@@ -37,7 +37,8 @@ class Progress:
 
     def _say(self, text: str) -> None:
         if self._over:
-            text = text[: os.get_terminal_size(self._stream.fileno()).columns - 1]
+            columns = os.get_terminal_size(self._stream.fileno()).columns or 80
+            text = text[: columns - 1]
             self._stream.write(f"\r{text.ljust(self._width)}")
             self._width = len(text)
         else:
