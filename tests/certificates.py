@@ -76,7 +76,8 @@ def issue(
     if names:
         alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
         builder = builder.add_extension(alternatives, critical=not subject.rdns)
-    for extension in extensions:
+    issuer_identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+    for extension in (issuer_identifier, *extensions):
         builder = builder.add_extension(extension, critical=False)
     certificate = builder.sign(issuer_key, hash or hashes.SHA256())  # type: ignore[arg-type] # those that signatures are made with
     return certificate.public_bytes(Encoding.PEM), key.private_bytes(
