@@ -178,7 +178,8 @@ class SocketListener:
             self._closing = True
             self._socket.close()
             for task in self._setting_up:
-                task.cancel()
+                if not task.cancelling():  # by a loop that ends: once more would disturb it
+                    task.cancel()
             if self._setting_up:
                 await asyncio.wait(self._setting_up)
 

@@ -13,6 +13,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 from ..alpn_handler import AlpnHandler
@@ -149,12 +150,11 @@ class NewChannel:
         opening = asyncio.ensure_future(
             self._channel.loop.connect_accepted_socket(lambda: handler, sock)
         )
+        opening.add_done_callback(partial(_close_unless_opened, sock, handler))
         try:
             await asyncio.shield(opening)
         except BaseException:
             await asyncio.wait({opening})
-            if opening.cancelled() or opening.exception() is not None:
-                sock.close()
             raise
         if delays:  # the loops' transports do not, but the socket's options say so
             with contextlib.suppress(OSError):  # the connection is gone
@@ -249,6 +249,15 @@ class NewChannel:
         finally:
             if self._on_end is not None:
                 self._on_end()
+
+
+def _close_unless_opened(
+    sock: socket.socket, handler: SocketChannelHandler, opening: "asyncio.Future[Any]"
+) -> None:
+    """If no transport has become the socket's owner, there is no connection any more."""
+    if opening.cancelled() or opening.exception() is not None:
+        sock.close()
+        handler.connection_lost(None)  # uvloop does not say so if it was cancelled just now
 
 
 def _delays_small_writes(sock: socket.socket) -> bool:
