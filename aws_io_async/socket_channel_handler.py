@@ -13,6 +13,7 @@ complete when the transport is not paused after it. While it is, further message
 Ending: a graceful shutdown waits for the queue, but not for a peer who takes nothing: when it has
 gone on for `close_timeout` seconds and the transport is paused, the connection is aborted. That
 counts from the read phase on, as a coroutine may be suspended there until its write is complete.
+Whatever keeps writes from the peer by then is an error, though the shutdown was without one.
 
 Source: aws-c-io's `socket_channel_handler.c`.
 """
@@ -75,6 +76,8 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
         self._transport: asyncio.Transport | None = None
         self._lost: asyncio.Future[None] | None = None
         self._shut_down = False
+        self._in_haste = False  # whether what is left to be written does not matter any more
+        self._reason: AwsIoError | None = None  # why we have aborted the connection
         self._timer: asyncio.TimerHandle | None = None
         self.statistics = SocketStatistics()
         # Input
@@ -367,18 +370,22 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         assert self._lost is not None
+        if self._lost.done():
+            return  # we did not wait any longer
         self._input_ended = True
         self._direct = False
         self._stop_timer()
-        error = (
-            translate(exc, self._peer())
-            if exc is not None
-            else make(ErrorCode.IO_SOCKET_CLOSED, self._peer())
-        )
+        if exc is not None:
+            error: BaseException = translate(exc, self._peer())
+        else:
+            error = self._reason or make(ErrorCode.IO_SOCKET_CLOSED, self._peer())
         logger.debug("%r: connection lost: %s", self, error)
         self._lost.set_result(None)
-        self._channel.shutdown(error)
         lost = [*self._in_flight, *self._queue]
+        if lost and not self._in_haste:
+            self._channel._failed(self, error)  # even if a shutdown was under way
+        else:
+            self._channel.shutdown(error)
         self._in_flight.clear()
         self._queue.clear()
         for message in lost:
@@ -397,7 +404,7 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
         if transport is None:
             return None
         if free_scarce_resources_immediately:
-            self._input_ended = True
+            self._input_ended = self._in_haste = True
             transport.abort()
             return self._until_lost()
         if self._timer is None and not transport.is_closing():
@@ -414,12 +421,17 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
         while self._queue or self._in_flight:
             self._flushed = self._channel.loop.create_future()
             await self._flushed
+        self._in_haste = True
         self.transport.close()
         await self._until_lost()
 
     async def _until_lost(self) -> None:
         assert self._lost is not None
-        await asyncio.wait({self._lost})  # not the future itself, which a cancellation would end
+        # Not the future itself, which a cancellation would end. And not forever: uvloop says no
+        # more of a transport if who waited for the connection was cancelled.
+        await asyncio.wait({self._lost}, timeout=self._close_timeout)
+        if not self._lost.done():
+            self.connection_lost(None)
 
     def _wake_closer(self) -> None:
         if self._flushed is not None and not self._flushed.done():
@@ -436,15 +448,18 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
 
     def _close_timed_out(self) -> None:
         if self._paused:
-            logger.debug("%r: the peer took nothing for %g s", self, self._close_timeout)
+            self._reason = make(
+                ErrorCode.IO_SOCKET_TIMEOUT,
+                f"{self._peer()} did not take what was written before the end within "
+                f"{self._close_timeout:g} s".strip(),
+            )
             self.transport.abort()
         else:
             self._start_timer()
 
     def close(self) -> None:
         """Let go of the connection, if the slot was removed while there was one."""
-        self._shut_down = True
-        self._input_ended = True
+        self._shut_down = self._input_ended = self._in_haste = True
         self._stop_timer()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.abort()

@@ -26,13 +26,10 @@ from tests.channels import (
     socket_pair,
     unread,
 )
+from tests.socket_channels import families
 from tests.socket_tools import turns
 
 no_tasks_left = channels.no_tasks_left
-
-FAMILIES = [socket.AF_UNIX, socket.AF_INET]
-
-families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
 async def flood(sock: socket.socket) -> int:

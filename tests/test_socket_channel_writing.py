@@ -25,15 +25,10 @@ from tests.channels import (
     unread,
     unsent,
 )
+from tests.socket_channels import MUCH, families
 from tests.socket_tools import raises, turns
 
 no_tasks_left = channels.no_tasks_left
-
-FAMILIES = [socket.AF_UNIX, socket.AF_INET]
-families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-
-MUCH = bytes(16 << 20)
-"""More than the kernel takes of a connection whose peer reads nothing."""
 
 END = MessageType.END_OF_INPUT
 
