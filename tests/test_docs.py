@@ -9,6 +9,8 @@ from tests.test_readme import python
 
 DOCS = Path(__file__).parent.parent / "docs"
 PRINTED = {
+    "coming-from": [r"b'<a><word><or><three>'\n"],
+    "index": [r"b'hello'\n"],
     "futures": [r"42\n", r"done\n"],
     "io_streams": [
         r"10 b'0123'\nb'789' True\n",
@@ -26,6 +28,16 @@ PRINTED = {
         r"done with 490 units left\n",
         r"2 retries\n",
         r"\[(\d+\.\d+(, )?){5}\]\n",
+    ],
+    "tutorial": [
+        r"b'HELLO\\n'\n",
+        r"b'HELLO'\n",
+        r"nobody reads: the server has come to a halt: True\n64 MiB received\n",
+        r"b'HELLO' TLSv1\.3\nTlsCertificateError 20\n",
+        r"\['aws-io-loop-0', 'aws-io-loop-1'\]\n",
+        r"b'GOOD' b'MORNING'\nSocketChannelHandler <> Lines <> Collect\n",
+        r"\[b'one', b'two'\]\nLines breaks TAIL\nPatientLines keeps the contract\n",
+        r"True IO_SOCKET_CONNECTION_REFUSED\nunits of the budget left: 480\n",
     ],
 }
 """What the snippets of each page print, in their order."""
