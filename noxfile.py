@@ -3,6 +3,7 @@
 Sessions without a version run on the Python that runs nox.
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -66,6 +67,22 @@ def bench(session: nox.Session) -> None:
     session.install("-e", ".[bench]")
     session.install("--only-binary", ":all:", "rloop", success_codes=[0, 1])  # where there is one
     session.run("python", "-m", "aws_io_async", "bench", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation as a site, without a warning; arguments after `--` go to MkDocs.
+
+    It is in .nox/docs/tmp/site, and needs no network to be read.
+    """
+    session.install("-e", ".[docs]")
+    site = Path(session.create_tmp()).absolute() / "site"
+    quiet = {"NO_MKDOCS_2_WARNING": "1"}  # of the theme, about the plans of others
+    session.run("mkdocs", "build", "--strict", "-d", f"{site}", *session.posargs, env=quiet)
+    for page in site.rglob("*.html"):
+        loaded = re.findall(r'''(?:src|rel="stylesheet" href)="(https?:[^"]*)"''', page.read_text())
+        if loaded:
+            session.error(f"{page} needs the network: {loaded[0]}")
 
 
 @nox.session
