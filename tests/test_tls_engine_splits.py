@@ -40,6 +40,7 @@ class Story:
         self.engine = self._wire.engine
         self.peer = self._wire.peer
         self._split = split
+        self._chooser = random.Random(1)
         self.news: list[str] = []
         self.plaintext = b""
 
@@ -77,13 +78,25 @@ class Story:
                 if not self.engine.handshake():
                     return
                 self._note("open")
-            while data := self.engine.read_available():
+            while data := self._read():
                 self.plaintext += data
             if data == b"":
                 self._note("closed" if self.engine.clean_close else "cut")
         except ssl.SSLError as exc:
             error = errors.translate(exc, fallback=errors.ErrorCode.IO_TLS_ERROR_READ_FAILURE)
             self._note(f"{error.code.name}: {error.detail}")
+
+    def _read(self) -> bytes | None:
+        """Some plaintext, by one of the three ways to read it."""
+        match self._chooser.randrange(3):
+            case 0:
+                return self.engine.read(self._chooser.choice([1, 100, 1 << 16]))
+            case 1:
+                buffer = bytearray(self._chooser.choice([1, 100, 1 << 16]))
+                size = self.engine.read_into(buffer)
+                return None if size is None else bytes(buffer[:size])
+            case _:
+                return self.engine.read_available()
 
     def _note(self, news: str) -> None:
         if news not in self.news[-1:]:  # what cannot change is told again and again
