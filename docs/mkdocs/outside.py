@@ -21,6 +21,9 @@ OUTSIDE = PurePosixPath("source")
 """The site's folder of those pages."""
 
 LINK = re.compile(r"(?<=\]\()(?P<path>[^()\s#:]+)(?=(#[^()\s]*)?\))")
+places: dict[str, PurePosixPath] = {}
+"""Where the pages of the site are in the repository."""
+
 LANGUAGES = {".py": "python", ".toml": "toml", ".yml": "yaml", ".json": "json", ".c": "c"}
 
 
@@ -45,6 +48,8 @@ def uri(place: PurePosixPath) -> PurePosixPath:
     """Where the site has what the repository has at `place`."""
     if not is_outside(place):
         return place.relative_to(DOCS)
+    if place.name == "README.md":
+        place = place.with_name("readme.md")  # or MkDocs takes it for the index of its folder
     return OUTSIDE / (place if place.suffix == ".md" else f"{place}.md")
 
 
@@ -64,28 +69,26 @@ def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
     """Add a page for each file that is linked to, and for those that these link to."""
     pages = [DOCS / file.src_uri for file in files.documentation_pages()]
     seen = set(pages)
+    places.update((f"{uri(page)}", page) for page in pages)
     while pages:
         page = pages.pop()
         if is_outside(page):
-            file = File.generated(config, f"{uri(page)}", content=content(page))
-            files.append(file)
+            files.append(File.generated(config, f"{uri(page)}", content=content(page)))
         if page.suffix == ".md" or (ROOT / page).is_dir():
-            found = set(links(content(page), page))
-            pages += sorted(place for place in found - seen if is_outside(place))
+            found = set(links(content(page), page)) - seen
             seen |= found
+            new = sorted(filter(is_outside, found))
+            places.update((f"{uri(place)}", place) for place in new)
+            pages += new
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Have the links of a page lead to where the site has what they mean."""
     here = PurePosixPath(page.file.src_uri)
-    place = DOCS / here
-    if here.is_relative_to(OUTSIDE):
-        place = here.relative_to(OUTSIDE)
-        if not (ROOT / place).exists():
-            place = place.with_suffix("")
-            if not (ROOT / place).is_dir():
-                return markdown  # source
+    place = places[f"{here}"]
+    if place.suffix != ".md" and not (ROOT / place).is_dir():
+        return markdown  # source
 
     def moved(match: re.Match[str]) -> str:
         to = target(match["path"], place)
