@@ -8,9 +8,11 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from . import _sock_ops
+from ._connection_state import ConnectionState
 from ._scheduler import Scheduler
 from ._tls_transport import SslTransport
 from ._transport import SocketTransport
@@ -97,11 +99,31 @@ async def _natively(
     try:
         await flushed
         assert transport._sock is not None
-        return await _by_kernel(transport._sock, file, offset, count, transport._until_writable)
+        wait_writable = partial(_until_writable, loop, transport)
+        return await _by_kernel(transport._sock, file, offset, count, wait_writable)
     finally:
         transport._release_writes()
         if was_reading:
             transport.resume_reading()
+
+
+async def _until_writable(loop: Scheduler, transport: SocketTransport) -> None:
+    """Wait for room. Raises ConnectionError if the connection ends instead."""
+    if transport.is_closing():
+        raise ConnectionError("Connection is closed by peer")
+    writable: asyncio.Future[None] = loop.create_future()
+    transport._flushed = writable
+    loop._add_writer(transport._fd, _resolve, writable)
+    try:
+        await writable
+    finally:
+        if transport._state is not ConnectionState.CLOSED:
+            loop._remove_writer(transport._fd)
+
+
+def _resolve(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 async def _by_kernel(

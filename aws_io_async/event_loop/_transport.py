@@ -62,6 +62,7 @@ class SocketTransport(asyncio.Transport):
         "_paused",
         "_protocol",
         "_read_ended",
+        "_read_size",
         "_recv",
         "_send",
         "_server",
@@ -103,6 +104,7 @@ class SocketTransport(asyncio.Transport):
         self._started = False
         self._paused = False
         self._read_ended = False
+        self._read_size = 0  # if the protocol has asked for one
         self._write_ended = False
         self._flushed: asyncio.Future[None] | None = None
         self._backlog: deque[bytes | memoryview] = _EMPTY  # most never have one
@@ -160,6 +162,7 @@ class SocketTransport(asyncio.Transport):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
+        self._read_size = 0
         self._flow.protocol = protocol
         if self._started and self.is_reading():
             self._watch_readable()
@@ -185,8 +188,16 @@ class SocketTransport(asyncio.Transport):
         if self._started and self.is_reading():
             self._watch_readable()
 
+    def set_read_size(self, size: int) -> None:
+        """Call `data_received` with at most `size` bytes, even if the protocol is a buffered one.
+
+        For protocols that take bytes as well: what one read brings is theirs without a copy. To be
+        called in `connection_made`.
+        """
+        self._read_size = size
+
     def _watch_readable(self) -> None:
-        if isinstance(self._protocol, asyncio.BufferedProtocol):
+        if isinstance(self._protocol, asyncio.BufferedProtocol) and not self._read_size:
             read_ready = self._read_into_buffer
         else:
             read_ready = self._read_data
@@ -194,7 +205,7 @@ class SocketTransport(asyncio.Transport):
 
     def _read_data(self) -> None:
         try:
-            data = self._recv(READ_SIZE)
+            data = self._recv(self._read_size or READ_SIZE)
         except (BlockingIOError, InterruptedError):
             return
         except (SystemExit, KeyboardInterrupt):
@@ -412,22 +423,6 @@ class SocketTransport(asyncio.Transport):
             self._flushed.set_result(None)
         self._update_direct()
         return self._flushed
-
-    async def _until_writable(self) -> None:
-        """For sendfile: wait for room. Raises ConnectionError if the connection ends instead."""
-        if self.is_closing():
-            raise ConnectionError("Connection is closed by peer")
-        self._flushed = self._loop.create_future()
-        self._loop._add_writer(self._fd, self._writable_again)
-        try:
-            await self._flushed
-        finally:
-            if self._state is not ConnectionState.CLOSED:
-                self._loop._remove_writer(self._fd)
-
-    def _writable_again(self) -> None:
-        if self._flushed is not None and not self._flushed.done():
-            self._flushed.set_result(None)
 
     def _release_writes(self) -> None:
         self._flushed = None
