@@ -46,7 +46,7 @@ def python(folder: Path, *arguments: str) -> str:
 
 
 def test_every_snippet_and_command_is_known() -> None:
-    assert len(PROGRAMS) == 3
+    assert len(PROGRAMS) == 5
     assert set(FILES) == {"conftest.py"}
     assert len(COMMANDS) == 3
     assert len(SNIPPETS) == README.count("```python")
@@ -58,8 +58,12 @@ def test_programs(tmp_path: Path, program: str) -> None:
     output = python(tmp_path, "-W", "error", "program.py")
     if "get_running_loop()" in program:
         assert output.startswith("b'hello\\n' <EventLoop running=True")
-    if "statistics()" in program:
+    elif "statistics()" in program:
         assert output.startswith("LoopStatistics(turns=")
+    elif "upper()" in program:
+        assert output == "b'HELLO'\n"
+    else:
+        assert output == ""
 
 
 def test_run_commands(tmp_path: Path) -> None:
