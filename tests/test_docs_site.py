@@ -5,6 +5,7 @@ That the site can be built without a warning is for `nox -s docs` to see.
 
 import inspect
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,14 @@ def test_the_floors_of_the_design_page_are_those_of_the_house() -> None:
     for number, names in enumerate(FLOORS):
         public = [name for name in names if not name.startswith("_") or name == "__main__"]
         assert told[number] == public
+
+
+def test_the_diagrams_are_as_they_are_drawn() -> None:
+    folder = DOCS / "diagrams"
+    drawings = runpy.run_path(str(folder / "draw.py"))["DIAGRAMS"]
+    assert {path.stem for path in folder.glob("*.svg")} == set(drawings)
+    for name, draw in drawings.items():
+        assert (folder / f"{name}.svg").read_text() == str(draw())
 
 
 def told_on_tuning(name: str) -> str:
