@@ -11,6 +11,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 PRINTED = {
     "coming-from": [r"b'<a><word><or><three>'\n"],
     "index": [r"b'hello'\n"],
+    "errors": [r"True True\nAWS_IO_SOCKET_CONNECTION_REFUSED 1047 TRANSIENT\n"],
     "futures": [r"42\n", r"done\n"],
     "io_streams": [
         r"10 b'0123'\nb'789' True\n",

@@ -15,6 +15,7 @@ import pytest
 from aws_io_async import ClientBootstrap, HostResolver, SocketOptions, TlsConnectionOptions
 from aws_io_async.channel import Channel
 from aws_io_async.channel_stream import WINDOW
+from aws_io_async.errors import ErrorCode, class_of
 from aws_io_async.host_resolver import HostResolutionConfig
 from aws_io_async.socket_channel_handler import SocketChannelHandler
 from tests.test_layers import FLOORS, MODULES
@@ -80,6 +81,32 @@ def test_the_diagrams_are_as_they_are_drawn() -> None:
     assert {path.stem for path in folder.glob("*.svg")} == set(drawings)
     for name, draw in drawings.items():
         assert (folder / f"{name}.svg").read_text() == str(draw())
+
+
+def foreign_classes(cls: type) -> list[str]:
+    """Python's own classes that an error's class is, the most special ones."""
+    foreign = [each for each in cls.__mro__ if not each.__module__.startswith("aws_io_async")]
+    special = [
+        each
+        for each in foreign
+        if not any(each in other.__mro__[1:] for other in foreign) and each is not Exception
+    ]
+    return [
+        f"{'' if each.__module__ == 'builtins' else f'{each.__module__}.'}{each.__name__}"
+        for each in special
+    ]
+
+
+def code_row(code: ErrorCode) -> str:
+    cls = class_of(code)
+    others = ", ".join(f"`{name}`" for name in foreign_classes(cls))
+    return f"| {code.name} | {int(code)} | {code.text} | `{cls.__name__}` | {others} |"
+
+
+def test_the_page_of_errors_has_all_codes() -> None:
+    told = re.findall(r"^\| [A-Z]\w+ \| \d+ .*$", prose(DOCS / "errors.md"), re.MULTILINE)
+    codes = [code for code in ErrorCode if "_PKCS11_CKR_" not in code.name]
+    assert told == [code_row(code) for code in codes]
 
 
 def told_on_tuning(name: str) -> str:
