@@ -9,6 +9,7 @@ import selectors
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -31,6 +32,8 @@ class DnsServer:
         self.rcodes = dict.fromkeys(CODES, NOERROR)
         """By type: anything else is the answer to every question of it."""
         self.silent = False
+        self.garble: Callable[[bytes], bytes] | None = None
+        """What to make of each answer before it is sent."""
         self.questions: list[tuple[str, str]] = []
         self.asked = Tally()
         self.address: tuple[str, int] = ("127.0.0.1", 0)
@@ -111,7 +114,8 @@ class DnsServer:
         flags = 0x8180 | rcode  # a response, recursion desired and available
         if 12 + len(body) > limit:
             flags, body, records = flags | 0x0200, question, []  # truncated: ask by TCP
-        return struct.pack("!6H", number, flags, 1, len(records), 0, 0) + body
+        answer = struct.pack("!6H", number, flags, 1, len(records), 0, 0) + body
+        return answer if self.garble is None else self.garble(answer)
 
     def _look_up(self, name: str, record_type: str) -> tuple[int, list[bytes]]:
         if self.rcodes.get(record_type, NOERROR) != NOERROR:
