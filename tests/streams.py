@@ -3,6 +3,7 @@
 import asyncio
 import random
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -126,6 +127,39 @@ async def with_raw_peer() -> AsyncIterator[tuple[ChannelStream, socket.socket]]:
                 yield stream, peer
             finally:
                 await end(stream.channel)
+
+
+class RawClient:
+    """A client's socket that is nobody's but the test's."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    async def send(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._socket, data)
+
+    async def end(self) -> bytes:
+        """End our side, and receive all of the peer's."""
+        self._socket.shutdown(socket.SHUT_WR)
+        data = bytearray()
+        async with asyncio.timeout(PATIENCE):
+            while chunk := await asyncio.get_running_loop().sock_recv(self._socket, 65536):
+                data += chunk
+        return bytes(data)
+
+    def reset(self) -> None:
+        """Close by a reset."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+
+
+@asynccontextmanager
+async def raw_client(port: int) -> AsyncIterator[RawClient]:
+    """One that is connected to a port."""
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (LOOPBACK, port))
+        yield RawClient(sock)
 
 
 async def received(stream: ChannelStream, size: int) -> bytes:

@@ -2,22 +2,24 @@
 
 import asyncio
 import contextlib
-import functools
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import anyio
 
-from ..channel import Channel, ChannelState
+from .. import log
+from ..channel import Channel
 from ..channel_bootstrap import ServerBootstrap, SocketListener
 from ..event_loop._crossing import run_on
 from ..event_loop.group import EventLoopGroup
 from ..socket import SocketOptions
-from ..tls_context import TlsConnectionOptions, TlsContext
+from ._arguments import Tls, check_place, check_window, server_tls
 from ._handler import WINDOW
 from ._stream import ChannelStream
 
 StreamFunction = Callable[[ChannelStream], Awaitable[object]]
+
+logger = log.logger(log.LogSubject.CHANNEL_BOOTSTRAP)
 
 
 @contextlib.asynccontextmanager
@@ -26,7 +28,7 @@ async def serve(
     host: str,
     port: int = 0,
     *,
-    tls: TlsConnectionOptions | TlsContext | None = None,
+    tls: Tls | None = None,
     socket_options: SocketOptions | None = None,
     event_loop_group: EventLoopGroup | None = None,
     window: int = WINDOW,
@@ -34,20 +36,27 @@ async def serve(
     """A server that runs `await handler(stream)` for each connection, while the block lasts.
 
     Each runs as a task on the loop of its channel, and its stream is closed after it. What it
-    raises goes to that loop's exception handler, unless it says that the peer has gone. At the
-    end of the block the listener is closed, the handlers that still run are cancelled, which
-    closes their connections at once, and their end is waited for. Port 0 has the system choose
-    one: see `listener.endpoint`. Raises what `ServerBootstrap.new_socket_listener` raises, and
-    ValueError if `window` is below 1. Thread: of any running loop.
+    raises goes to that loop's exception handler, unless it says that the peer has gone, and it
+    has. At the end of the block the listener is closed, the handlers that still run are cancelled,
+    which closes their connections at once, and the end of both is waited for.
+
+    `host` is a literal address, or a path for a socket of the domain LOCAL. Port 0 has the system
+    choose one: see `listener.endpoint`. `tls` is a server's `TlsContext`, `ssl.SSLContext` or
+    `TlsConnectionOptions`. `window` is how many bytes of a stream may wait to be received.
+
+    Raises what `ServerBootstrap.new_socket_listener` raises, ValueError if `window` is below 1, and
+    TypeError for arguments of wrong types. Thread: of any running loop.
     """
-    if window < 1:
-        raise ValueError(f"window must be positive, not {window!r}")
+    if not callable(handler):
+        raise TypeError(f"handler must be a coroutine function of a stream, not {handler!r}")
+    check_window(window)
+    check_place(host, port, socket_options, event_loop_group)
     service = _Service(handler, window)
     listener = await ServerBootstrap(event_loop_group).new_socket_listener(
         host,
         port,
         socket_options=socket_options,
-        tls=tls,
+        tls=server_tls(tls),
         on_incoming_channel_setup=service.begin,
         enable_read_back_pressure=True,
         half_close=True,
@@ -69,7 +78,7 @@ class _Service:
         self._function = function
         self._window = window
         self._lock = threading.Lock()
-        self._running: dict[asyncio.Task[None], asyncio.AbstractEventLoop] = {}
+        self._running: dict[asyncio.Task[None], ChannelStream] = {}
 
     def begin(self, channel: Channel | None, error: BaseException | None) -> None:
         """Serve a channel that is ready. Thread: the channel's."""
@@ -78,8 +87,8 @@ class _Service:
         stream = ChannelStream.attach(channel, window=self._window)
         task = channel.loop.create_task(self._run(stream), name=f"serve {stream!r}")
         with self._lock:
-            self._running[task] = channel.loop
-        task.add_done_callback(functools.partial(self._ended, channel))
+            self._running[task] = stream
+        task.add_done_callback(self._ended)
 
     async def _run(self, stream: ChannelStream) -> None:
         try:
@@ -88,40 +97,43 @@ class _Service:
             stream.channel.shutdown(immediately=True)
             raise
         except Exception as exc:
-            if not _is_disconnection(exc):
+            if _says_that_the_peer_has_gone(exc) and stream.input_has_ended:
+                logger.debug("%r: its peer has gone: %r", stream, exc)
+            else:
                 stream.channel.loop.call_exception_handler(
                     {"message": f"{self._function!r} failed", "exception": exc, "stream": stream}
                 )
         finally:
             await stream.aclose()
 
-    def _ended(self, channel: Channel, task: "asyncio.Task[None]") -> None:
-        if channel.state is not ChannelState.SHUT_DOWN:  # it was cancelled before it began
-            channel.shutdown(immediately=True)
+    def _ended(self, task: "asyncio.Task[None]") -> None:
         with self._lock:
-            self._running.pop(task, None)
+            stream = self._running.pop(task)
+        stream.channel.shutdown(immediately=True)  # if it was cancelled before it began
 
     async def cancel(self) -> None:
-        """Cancel all, and wait until they have ended. Thread: of any loop."""
-        on_loop: dict[asyncio.AbstractEventLoop, set[asyncio.Task[None]]] = {}
+        """Cancel all, and wait until they and their channels have ended. Thread: of any loop."""
+        on_loop: dict[asyncio.AbstractEventLoop, dict[asyncio.Task[None], ChannelStream]] = {}
         with self._lock:
-            for task, loop in self._running.items():
-                on_loop.setdefault(loop, set()).add(task)
+            for task, stream in self._running.items():
+                on_loop.setdefault(stream.channel.loop, {})[task] = stream
         # What this raises says that a loop has ended, and its tasks with it.
         await asyncio.gather(
-            *(run_on(loop, _cancel(tasks)) for loop, tasks in on_loop.items()),
+            *(run_on(loop, _cancel(running)) for loop, running in on_loop.items()),
             return_exceptions=True,
         )
 
 
-def _is_disconnection(exc: BaseException) -> bool:
-    """Whether an exception, or all of a group, says no more than that the peer has gone."""
-    if isinstance(exc, BaseExceptionGroup):
-        return all(map(_is_disconnection, exc.exceptions))
-    return isinstance(exc, anyio.BrokenResourceError | anyio.EndOfStream)
-
-
-async def _cancel(tasks: "set[asyncio.Task[None]]") -> None:
-    for task in tasks:
+async def _cancel(running: "dict[asyncio.Task[None], ChannelStream]") -> None:
+    for task in running:
         task.cancel()
-    await asyncio.wait(tasks)
+    await asyncio.wait(running)
+    for stream in running.values():
+        await stream.channel.wait_closed()
+
+
+def _says_that_the_peer_has_gone(exc: BaseException) -> bool:
+    """An exception, or all of a group."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(map(_says_that_the_peer_has_gone, exc.exceptions))
+    return isinstance(exc, anyio.BrokenResourceError | anyio.EndOfStream | anyio.IncompleteRead)

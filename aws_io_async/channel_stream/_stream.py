@@ -26,6 +26,7 @@ from ..errors import (
 from ..event_loop._crossing import run_on
 from ..socket_channel_handler import SocketChannelHandler
 from ..tls_channel_handler import TlsChannelHandler
+from ._arguments import check_window
 from ._attributes import Ends, tls_attributes
 from ._handler import WINDOW, StreamHandler
 
@@ -83,8 +84,7 @@ class ChannelStream(anyio.abc.ByteStream):
 
         `window` is in bytes; it holds back the peer only if the channel has read back pressure.
         """
-        if window < 1:
-            raise ValueError(f"window must be positive, not {window!r}")
+        check_window(window)
         handler = StreamHandler(window)
         channel.append(handler)
         return cls(channel, handler)
@@ -124,6 +124,11 @@ class ChannelStream(anyio.abc.ByteStream):
     def is_readable(self) -> bool:
         """Whether `receive` would not wait: there are bytes, or the end, or an error to raise."""
         return self._closed or self._handler.is_readable
+
+    @property
+    def input_has_ended(self) -> bool:
+        """Whether no more will come than what waits to be received. Thread: any."""
+        return self._handler.has_ended or self.channel.error is not None
 
     def _raise_end(self) -> None:
         error = self.channel.error
