@@ -4,9 +4,10 @@ import asyncio
 import random
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import trustme
 
@@ -232,3 +233,14 @@ async def cut_short(attempt: Awaitable[object], turns: int) -> bool:
     task.cancel()
     await asyncio.wait({task})
     return task.cancelled()
+
+
+async def give_up(connecting: Coroutine[Any, Any, ChannelStream], turns: int) -> None:
+    """Begin to connect, and cancel that after so many turns; close what has been made by then."""
+    task = asyncio.create_task(connecting)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        await end(task.result().channel)

@@ -22,6 +22,7 @@ from tests.streams import (
     PLAIN,
     Security,
     cut_short,
+    give_up,
     is_blocked,
     port_of,
     raw_listener,
@@ -216,7 +217,7 @@ async def test_a_cancelled_connect_leaves_nothing(
 ) -> None:
     """The check for descriptors is made after each test."""
     async with raw_listener() as listener:
-        await cut_short(
+        await give_up(
             connect(LOOPBACK, port_of(listener), tls=security.client, event_loop_group=group), count
         )
         if security:
