@@ -30,6 +30,14 @@ PRINTED = {
         r"2 retries\n",
         r"\[(\d+\.\d+(, )?){5}\]\n",
     ],
+    "streams": [
+        r"b'hello'\n",
+        r"b'Hello, world!!!'\n",
+        r"gave up: True\nb'late'\n",
+        r"True\nhttp/1\.1 TLSv1\.3\n\(\('DNS', 'peer\.example'\),\)\n",
+        r"\[b'aa', b'bb', b'cc'\]\nall served\n",
+        r"False\nb'1000000'\n",
+    ],
     "tutorial": [
         r"b'HELLO\\n'\n",
         r"b'HELLO'\n",
