@@ -230,10 +230,13 @@ class TlsEngine:
         if not self._incoming.pending and not self._leftover and not self._eof:
             return first
         chunks = [first]
-        max_bytes -= len(first)
-        while max_bytes and (chunk := self._read_record(min(max_bytes, MAX_PLAINTEXT))) is not None:
+        left = max_bytes - len(first)
+        while left:
+            chunk = self._read_record(left if left < MAX_PLAINTEXT else MAX_PLAINTEXT)
+            if chunk is None:
+                break
             chunks.append(chunk)
-            max_bytes -= len(chunk)
+            left -= len(chunk)
         return b"".join(chunks) if len(chunks) > 1 else first
 
     def read_into(self, buffer: bytearray | memoryview) -> int | None:

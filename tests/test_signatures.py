@@ -130,6 +130,7 @@ def split(method: Callable[..., object]) -> tuple[Parameters, dict[str, inspect.
         p.replace(name=SYNONYMS.get(p.name, p.name), annotation=p.empty)
         for p in inspect.signature(method).parameters.values()
     ]
+    parameters[0] = parameters[0].replace(name="self")  # whatever it is called: nobody passes it
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return positional, {p.name: p for p in parameters if p not in positional}
 

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import warnings
+import weakref
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
 from collections import deque
@@ -74,7 +75,7 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
         self._backlog_size = 0
         self._lost_writes = 0
         self._flow = WriteFlowControl(loop, self, protocol)
-        loop._transports[self._fd] = self
+        loop._transports[self._fd] = weakref.ref(self)
         loop.call_soon(self._start, waiter, context=self._context)
 
     def _start(self, waiter: "asyncio.Future[None] | None") -> None:

@@ -322,31 +322,14 @@ class EventLoop(CrtLoop):
 
     # Sockets of the caller's own
 
-    async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
-        return await _sock_ops.recv(self, sock, nbytes)
-
-    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
-        return await _sock_ops.recv_into(self, sock, buf)
-
-    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
-        return await _sock_ops.recvfrom(self, sock, bufsize)
-
-    async def sock_recvfrom_into(
-        self, sock: socket.socket, buf: Any, nbytes: int = 0
-    ) -> tuple[int, Any]:
-        return await _sock_ops.recvfrom_into(self, sock, buf, nbytes)
-
-    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
-        await _sock_ops.sendall(self, sock, data)
-
-    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
-        return await _sock_ops.sendto(self, sock, data, address)
-
-    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        await _sock_ops.connect(self, sock, address)
-
-    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
-        return await _sock_ops.accept(self, sock)
+    sock_recv = _sock_ops.recv
+    sock_recv_into = _sock_ops.recv_into
+    sock_recvfrom = _sock_ops.recvfrom
+    sock_recvfrom_into = _sock_ops.recvfrom_into
+    sock_sendall = _sock_ops.sendall
+    sock_sendto = _sock_ops.sendto
+    sock_connect = _sock_ops.connect
+    sock_accept = _sock_ops.accept
 
     async def sock_sendfile(
         self,

@@ -74,11 +74,10 @@ class Scheduler(asyncio.AbstractEventLoop):
         self._foreign: deque[Handle] = deque()
         self._timers: TimerQueue[TimerHandle] = TimerQueue()
         self._polling = False
+        self._bare_context = Context()  # for callbacks of our own that look at no variable
 
         self._watchers = Watchers(take_over(selector))
-        self._transports: weakref.WeakValueDictionary[int, asyncio.BaseTransport] = (
-            weakref.WeakValueDictionary()
-        )
+        self._transports: dict[int, weakref.ref[asyncio.BaseTransport]] = {}  # the last of each fd
         self._statistics = LoopStatistics()
         self._load = LoadMeter(self._statistics, time.monotonic())
         self._wakeup = self._watchers.add_wakeup(lambda wakeup: wakeup.drain())
@@ -239,7 +238,8 @@ class Scheduler(asyncio.AbstractEventLoop):
 
     def _check_no_transport(self, fd: int) -> None:
         """An fd has one owner: RuntimeError if that is a transport of this loop."""
-        transport = self._transports.get(fd)
+        reference = self._transports.get(fd)
+        transport = reference() if reference is not None else None
         if transport is not None and not transport.is_closing():
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 

@@ -238,8 +238,8 @@ class Server(asyncio.AbstractServer):
         """The connections that are open. Looked for when asked: most servers never are."""
         return [
             transport
-            for transport in self._loop._transports.values()
-            if isinstance(transport, SocketTransport) and transport._server is self
+            for reference in self._loop._transports.values()
+            if isinstance((transport := reference()), SocketTransport) and transport._server is self
         ]
 
     def close_clients(self) -> None:

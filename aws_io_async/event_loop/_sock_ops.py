@@ -1,5 +1,8 @@
 """`loop.sock_*`: awaitable operations on a non-blocking socket that the caller owns.
 
+They are methods of the loop as they stand here, under asyncio's names with `sock_` before them: one
+coroutine a call, no facade.
+
 Each tries at once, without suspending if it can. If the kernel says "not now", it waits until the
 socket is ready and tries again. The attempt is made by the waiting task itself, not by whoever
 wakes it: a task that is cancelled between the two has taken nothing from the socket, so no byte
@@ -21,7 +24,7 @@ _NOT_NOW = (BlockingIOError, InterruptedError)
 
 def _check(loop: Scheduler, sock: socket.socket) -> None:
     check_not_ssl(sock)
-    if loop.get_debug() and sock.gettimeout() != 0:
+    if loop._debug and sock.gettimeout() != 0:
         raise ValueError("the socket must be non-blocking")
 
 
@@ -36,7 +39,7 @@ async def _readable(loop: Scheduler, sock: socket.socket) -> None:
     fd = sock.fileno()
     loop._check_no_transport(fd)
     future: asyncio.Future[None] = loop.create_future()
-    watcher = loop._add_reader(fd, _wake, future)
+    watcher = loop._add_reader(fd, _wake, future, context=loop._bare_context)
     try:
         await future
     finally:
@@ -48,7 +51,7 @@ async def wait_writable(loop: Scheduler, sock: socket.socket) -> None:
     fd = sock.fileno()
     loop._check_no_transport(fd)
     future: asyncio.Future[None] = loop.create_future()
-    watcher = loop._add_writer(fd, _wake, future)
+    watcher = loop._add_writer(fd, _wake, future, context=loop._bare_context)
     try:
         await future
     finally:
@@ -60,40 +63,40 @@ def _wake(future: "asyncio.Future[None]") -> None:
         future.set_result(None)
 
 
-async def recv(loop: Scheduler, sock: socket.socket, size: int) -> bytes:
+async def recv(loop: Scheduler, sock: socket.socket, nbytes: int) -> bytes:
     _check(loop, sock)
     while True:
         try:
-            return sock.recv(size)
+            return sock.recv(nbytes)
         except _NOT_NOW:
             await _readable(loop, sock)
 
 
-async def recv_into(loop: Scheduler, sock: socket.socket, buffer: Any) -> int:
+async def recv_into(loop: Scheduler, sock: socket.socket, buf: Any) -> int:
     _check(loop, sock)
     while True:
         try:
-            return sock.recv_into(buffer)
+            return sock.recv_into(buf)
         except _NOT_NOW:
             await _readable(loop, sock)
 
 
-async def recvfrom(loop: Scheduler, sock: socket.socket, size: int) -> tuple[bytes, Any]:
+async def recvfrom(loop: Scheduler, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
     _check(loop, sock)
     while True:
         try:
-            return sock.recvfrom(size)
+            return sock.recvfrom(bufsize)
         except _NOT_NOW:
             await _readable(loop, sock)
 
 
 async def recvfrom_into(
-    loop: Scheduler, sock: socket.socket, buffer: Any, size: int
+    loop: Scheduler, sock: socket.socket, buf: Any, nbytes: int = 0
 ) -> tuple[int, Any]:
     _check(loop, sock)
     while True:
         try:
-            return sock.recvfrom_into(buffer, size or len(buffer))
+            return sock.recvfrom_into(buf, nbytes or len(buf))
         except _NOT_NOW:
             await _readable(loop, sock)
 
@@ -118,6 +121,8 @@ async def sendall(loop: Scheduler, sock: socket.socket, data: Any) -> None:
             sent = sock.send(rest)
         except _NOT_NOW:
             sent = 0
+        if type(rest) is bytes and sent == len(rest):
+            return
         rest = memoryview(rest).cast("B")[sent:]
         if not rest:
             return

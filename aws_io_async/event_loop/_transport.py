@@ -15,6 +15,7 @@ import asyncio
 import os
 import socket
 import warnings
+import weakref
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
 from collections import deque
@@ -115,7 +116,7 @@ class SocketTransport(asyncio.Transport):
         self._protocol: Any = protocol  # Any for its optional methods; None once closed
         if server is not None:
             server._attach()
-        loop._transports[self._fd] = self
+        loop._transports[self._fd] = weakref.ref(self)
         if not nodelay_is_set:
             disable_nagle(sock)
         loop.call_soon(self._start, waiter, context=self._context)

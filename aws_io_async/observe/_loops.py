@@ -64,7 +64,7 @@ def thread_of(loop: EventLoop) -> threading.Thread | None:
 
 def connection_count(loop: EventLoop) -> int:
     """How many open transports of sockets the loop has, listeners not among them."""
-    transports = [reference() for reference in loop._transports.valuerefs()]
+    transports = [reference() for reference in list(loop._transports.values())]
     return sum(transport is not None and not transport.is_closing() for transport in transports)
 
 
