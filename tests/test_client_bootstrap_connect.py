@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+import trustme
 
 from aws_io_async._backoff import BackoffOptions
 from aws_io_async.channel_bootstrap import ClientBootstrap
@@ -37,6 +38,7 @@ from tests.bootstraps import (
 )
 from tests.lookups import Lookup, addresses, at_once, making_resolvers
 from tests.socket_tools import black_hole, local_endpoint
+from tests.tls_peers import client_of, server_of
 
 no_tasks_left = channels.no_tasks_left
 
@@ -353,3 +355,21 @@ async def test_retries_on_a_loop_of_a_group() -> None:
             )
         assert sleep.count == 2
         assert [note.loop for note in journal.notes] == list(group)
+
+
+@pytest.mark.parametrize(
+    "host", ["bücher.test", "BÜCHER.test", "xn--bcher-kva.test.", "Plain.test."]
+)
+async def test_names_in_other_forms_are_found_and_verified(host: str, ca: trustme.CA) -> None:
+    names = "bücher.test", "plain.test"
+    known = {
+        f"{name}{dot}": [LOOPBACK]
+        for name in ("xn--bcher-kva.test", "plain.test")
+        for dot in ("", ".")
+    }
+    async with serving(tls=server_of(ca, *names)) as server:
+        with knowing(**known) as resolver:
+            channel = await client(resolver).new_socket_channel(
+                host, server.endpoint.port, tls=client_of(ca)
+            )
+            await ended(channel)

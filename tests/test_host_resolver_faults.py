@@ -5,6 +5,7 @@ import gc
 import random
 from collections.abc import Callable, Iterator
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -92,7 +93,7 @@ async def test_a_thousand_names_by_dns_take_one_thread(make: Make) -> None:
         assert [thread.name for thread in threads()] == [NAME]
 
 
-def host_entries() -> set[HostEntry]:
+def host_entries() -> set[HostEntry[Any]]:
     return {thing for thing in gc.get_objects() if isinstance(thing, HostEntry)}
 
 
