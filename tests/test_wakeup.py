@@ -1,5 +1,6 @@
 """Wakeups by themselves: what `wake` and signals write, and what `drain` makes of it."""
 
+import os
 import select
 import signal
 import sys
@@ -136,6 +137,27 @@ class TestEvent:
         event.close()
         event.wake()
         event.close()
+        assert event.fileno() == -1
+
+    def test_closed_by_the_loop_while_another_thread_writes(
+        self, event: Event, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The write goes to the eventfd, and to no file that has its number by then."""
+        write = os.eventfd_write
+        written = []
+
+        def write_late(fd: int, value: int) -> None:
+            event.close()
+            with open(os.devnull, "wb") as other:
+                written.append(other.fileno() != fd)
+                write(fd, value)
+
+        monkeypatch.setattr(os, "eventfd_write", write_late)
+        fd = event.fileno()
+        event.wake()
+        assert written == [True]
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
 
     def test_no_wake_is_lost_between_threads(self, event: Event, edges: select.epoll) -> None:
         queue: list[int] = []

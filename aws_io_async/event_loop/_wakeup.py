@@ -15,6 +15,7 @@ Measured with one call each way, a round trip on `Event` takes 0.6 of the time o
 import os
 import socket
 import sys
+from collections.abc import Callable
 
 
 class Pair:
@@ -65,28 +66,45 @@ class Pair:
         self._sender.close()
 
 
+class _OwnedFd:
+    """An fd that is open as long as somebody has it in hand."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self.number)
+
+
 class Event:
-    """An eventfd, to be watched for edges. Thread: any for `wake`, the loop's for the others."""
+    """An eventfd, to be watched for edges. Thread: any for `wake`, the loop's for the others.
+
+    The loop may close it while another thread is about to write: the number could be another
+    file's by then. So the last one to have it in hand closes it.
+    """
 
     __slots__ = ("_fd", "_pending")
 
     def __init__(self) -> None:
         if sys.platform != "linux":
             raise NotImplementedError("eventfd is Linux's: use a Pair")
-        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._fd: _OwnedFd | None = _OwnedFd(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self._pending = False
 
     def fileno(self) -> int:
         """The fd at which `wake()` makes an edge."""
-        return self._fd
+        return -1 if self._fd is None else self._fd.number
 
     def wake(self) -> None:
         """Make an edge. Does nothing after `close()`."""
         if self._pending:
             return
         self._pending = True
-        if self._fd >= 0:
-            os.eventfd_write(self._fd, 1)  # 64 bits: no loop lives long enough to fill them
+        fd = self._fd
+        if fd is not None:
+            os.eventfd_write(fd.number, 1)  # 64 bits: no loop lives long enough to fill them
 
     def drain(self) -> None:
         """Take notice: the next `wake()` makes another edge."""
@@ -94,6 +112,4 @@ class Event:
 
     def close(self) -> None:
         """Close the fd; idempotent."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self._fd = None
