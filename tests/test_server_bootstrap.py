@@ -16,6 +16,7 @@ from aws_io_async.message_pool import MAX_FRAGMENT_SIZE, MessageType
 from aws_io_async.socket import SocketDomain, SocketOptions, SocketType
 from aws_io_async.socket_channel_handler import SocketChannelHandler
 from aws_io_async.statistics import SocketStatistics
+from aws_io_async.tls_context import TlsConnectionOptions
 from tests import channels, loops
 from tests.bootstraps import (
     LOOPBACK,
@@ -37,7 +38,7 @@ from tests.bootstraps import (
 )
 from tests.channels import App
 from tests.socket_tools import local_endpoint, on, turns
-from tests.tls_peers import client_of
+from tests.tls_peers import HOST, client_of, server_of
 
 no_tasks_left = channels.no_tasks_left
 
@@ -401,3 +402,25 @@ async def test_cancelled_while_it_begins_to_listen(count: int) -> None:
         await task.result().aclose()
     elif count and "destroy" not in journal.story:
         await turns(20)  # until the one that came too late has been closed
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="Python 3.12 has it")
+@pytest.mark.loops("aws_io_async", "asyncio")  # uvloop cannot do with that factory
+async def test_tasks_that_begin_at_once(ca: trustme.CA) -> None:
+    loop: Any = asyncio.get_running_loop()
+    factory: Any = getattr(asyncio, "eager_task_factory", None)
+    tls = TlsConnectionOptions(client_of(ca), HOST)
+    loop.set_task_factory(factory)
+    try:
+        async with serving(tls=server_of(ca)) as server:
+            async with connected(server, tls=tls):
+                await server.accepted()
+            await server.journal.has("shutdown")
+            with await dial(server):
+                await server.journal.has("creation", 2)
+                await server.listener.aclose()
+            await server.journal.has("destroy")
+    finally:
+        loop.set_task_factory(None)
+    expected = ["creation", "setup", "shutdown", "creation", "failure", "destroy"]
+    assert server.journal.story == expected
