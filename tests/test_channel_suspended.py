@@ -18,8 +18,8 @@ no_tasks_left = channels.no_tasks_left
 class Slow(App):
     """Takes a message at a time, each when it is told to."""
 
-    def __init__(self, name: str = "slow") -> None:
-        super().__init__(name)
+    def __init__(self, window: int = sys.maxsize) -> None:
+        super().__init__("slow", window=window)
         self.gate = asyncio.Semaphore(0)
 
     async def process_read_message(self, slot: ChannelSlot, message: IoMessage) -> None:
@@ -46,7 +46,7 @@ async def test_a_suspended_handler_clogs_the_channel() -> None:
         wire.send(b"x")
         assert channel.is_clogged
         assert wire.place.downstream_read_window == 0
-        assert middle.place.downstream_read_window == 0
+        assert middle.place.downstream_read_window == sys.maxsize
         wire.increments.clear()
         slow.let_through(2)
         await slow.received(2 * size)
@@ -58,6 +58,25 @@ async def test_a_suspended_handler_clogs_the_channel() -> None:
         assert wire.increments == [0]
         slow.let_through(3)
         assert len(await slow.got(5 * size + 1)) == 5 * size + 1
+
+
+async def test_who_waits_for_room_in_a_clogged_channel_is_not_the_one_that_clogs_it() -> None:
+    class Respecting(Stage):
+        """Passes on what there is room for, after a turn."""
+
+        async def process_read_message(self, slot: ChannelSlot, message: IoMessage) -> None:
+            await turns(1)
+            while not slot.downstream_read_window:
+                self.events.clear()
+                await self.has("increment")
+            super().process_read_message(slot, message)
+
+    async with pipeline(wire := Wire(), Respecting(), app := App()) as channel:
+        for _ in range(3):
+            wire.send(bytes(CLOGGED))
+        assert is_clogged(channel)
+        assert len(await app.got(3 * CLOGGED)) == 3 * CLOGGED
+        assert not is_clogged(channel)
 
 
 async def test_a_clogged_channel_still_takes_what_is_sent() -> None:
@@ -90,8 +109,10 @@ async def test_with_back_pressure_the_windows_say_how_much_waits() -> None:
 # Slots that leave with messages inside
 
 
-async def waiting_inside(back_pressure: bool, app: Stage) -> tuple[Any, Channel, Wire, Slow]:
-    wire, slow = Wire(), Slow()
+async def waiting_inside(
+    back_pressure: bool, app: Stage, window: int = sys.maxsize
+) -> tuple[Any, Channel, Wire, Slow]:
+    wire, slow = Wire(), Slow(window)
     context = pipeline(wire, slow, app, enable_read_back_pressure=back_pressure)
     channel = await context.__aenter__()
     await turns(3)
@@ -104,17 +125,35 @@ async def waiting_inside(back_pressure: bool, app: Stage) -> tuple[Any, Channel,
 
 async def test_what_waited_for_a_removed_slot_counts_against_the_next_window() -> None:
     app = App(window=10)
-    context, _, wire, slow = await waiting_inside(True, app)
+    context, channel, wire, slow = await waiting_inside(True, app)
     slow.place.remove()
     assert app.data == b"one two three"
     assert app.place.window_size == 10 - 13
     assert wire.place.downstream_read_window == 0
-    wire.send(b"")
-    with raises(ErrorCode.IO_CHANNEL_READ_WOULD_EXCEED_WINDOW):
-        wire.send(b"x")
     app.takes(5)
     await turns(2)
     assert wire.place.downstream_read_window == 2
+    assert channel.error is None
+    await context.__aexit__(None, None, None)
+
+
+async def test_what_the_left_was_told_stays_good_when_a_slot_leaves() -> None:
+    app = App(window=10)
+    context, channel, wire, slow = await waiting_inside(True, app, window=32)
+    assert wire.place.downstream_read_window == 32 + 10 - 18
+    slow.place.remove()
+    assert wire.place.downstream_read_window == 0
+    wire.send(bytes(24))  # as one does who passes on what he cannot keep
+    with raises(ErrorCode.IO_CHANNEL_READ_WOULD_EXCEED_WINDOW):
+        wire.send(b"x")
+    assert app.place.window_size == 10 - 13 - 24
+    wire.increments.clear()
+    for size in (20, 7 + 9):
+        app.takes(size)
+        await turns(2)
+    assert wire.increments == [0, 9]
+    assert wire.place.downstream_read_window == 9
+    assert channel.error is None
     await context.__aexit__(None, None, None)
 
 
@@ -129,7 +168,7 @@ async def test_what_waited_for_a_replaced_slot_waits_for_the_new_handler() -> No
     new.set_handler(stage := Stage("new", window=20))
     assert stage.data == app.data == b"one two three"
     await turns(2)
-    assert wire.place.downstream_read_window == 20 - 13
+    assert wire.place.downstream_read_window == 20 + 1000 - 13  # as it passes on what app takes
     await context.__aexit__(None, None, None)
 
 

@@ -33,6 +33,9 @@ class Absorbing(Keeping):
     def increment_read_window(self, slot: ChannelSlot, size: int) -> None:
         self.increments.append(size)
 
+    def takes(self, size: int) -> None:
+        self.place.increment_read_window(size)
+
 
 class ThreeSlots:
     """left -> mid -> right, whose initial grants have settled."""
@@ -246,6 +249,105 @@ async def test_a_failure_of_increment_read_window_ends_the_channel() -> None:
         error = await ended(channel)
         assert isinstance(error, OSError)
         assert wire.ended_with is error
+
+
+# When neighbours change
+
+
+def passing_on(*windows: int) -> list[Stage]:
+    """A handler that passes everything on, and what takes so many bytes to the right of it."""
+    return [Stage(str(window), window=window) for window in windows]
+
+
+async def test_a_handler_that_comes_late_is_told_what_the_right_takes() -> None:
+    async with pipeline(
+        wire := Wire(), app := App(window=100), enable_read_back_pressure=True
+    ) as channel:
+        await turns(3)
+        wire.increments.clear()
+        wire.place.insert_right(slot := channel.new_slot(middle := Stage(window=0)))
+        await turns(3)
+        assert middle.increments[0] == 100
+        assert slot.window_size == 100
+        assert sum(wire.increments) == 0  # it has been told of these bytes before
+        wire.send(bytes(100))
+        app.takes(100)
+        await turns(3)
+        assert (sum(middle.increments), sum(wire.increments)) == (200, 100)
+
+
+async def test_a_handler_that_has_promised_bytes_may_pass_them_on_to_a_new_neighbour() -> None:
+    async with pipeline(
+        wire := Wire(), *passing_on(0), app := App(window=100), enable_read_back_pressure=True
+    ) as channel:
+        await turns(3)
+        app.place.insert_left(slot := channel.new_slot(Stage(window=0)))
+        wire.send(bytes(60))  # before anybody has been told of the change
+        assert slot.window_size == -60
+        wire.send(bytes(40))
+        with raises(ErrorCode.IO_CHANNEL_READ_WOULD_EXCEED_WINDOW):
+            wire.send(b"x")
+        await turns(3)
+        app.takes(100)
+        await turns(3)
+        assert [each.window_size for each in channel.slots()][1:] == [100, 100, 100]
+        assert len(app.data) == 100
+
+
+async def test_a_handler_that_takes_less_than_was_promised_is_not_sent_more_afterwards() -> None:
+    async with pipeline(
+        wire := Wire(),
+        *passing_on(0),
+        narrow := Absorbing("narrow", window=5),
+        app := App(window=100),
+        enable_read_back_pressure=True,
+    ) as channel:
+        await turns(3)
+        assert wire.place.downstream_read_window == 5
+        narrow.place.remove()
+        await turns(3)
+        assert wire.place.downstream_read_window == 100
+        app.place.insert_left(channel.new_slot(other := Absorbing("other", window=5)))
+        wire.send(bytes(100))  # had been promised
+        await turns(3)
+        assert other.place.window_size == 5 - 100
+        other.takes(99)
+        await turns(3)
+        assert wire.place.downstream_read_window == 4
+        assert channel.error is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_windows_are_right_after_any_changes(seed: int) -> None:
+    """However handlers that pass everything on come and go, the last one's window counts."""
+    chooser = random.Random(seed)
+    async with pipeline(
+        wire := Wire(), app := App(window=1000), enable_read_back_pressure=True
+    ) as channel:
+        sent = 0
+        for _ in range(300):
+            what = chooser.random()
+            *passing, _ = slots = list(channel.slots())
+            if what < 0.3 and len(slots) < 6:
+                chooser.choice(passing).insert_right(channel.new_slot(Stage(window=0)))
+            elif what < 0.5 and len(slots) > 2:
+                chooser.choice(passing[1:]).remove()
+            elif what < 0.6 and len(slots) > 2:
+                chooser.choice(passing[1:]).replace(channel.new_slot(Stage(window=0)))
+            elif what < 0.8 and (window := wire.place.downstream_read_window):
+                size = chooser.randint(1, window)
+                wire.send(bytes(size))
+                sent += size
+            elif len(app.data) > 1000 - app.place.window_size - app.place._batch:
+                app.takes(1)
+            else:
+                await turns(chooser.choice([1, 1, 2, 10]))
+            assert len(app.data) == sent
+            assert app.place.window_size >= 0
+        app.takes(1000 - app.place.window_size - app.place._batch)
+        await turns(20)
+        assert {slot.window_size for slot in list(channel.slots())[1:]} == {1000}
+        assert channel.error is None
 
 
 # Against a model of aws-c-io's channel.c

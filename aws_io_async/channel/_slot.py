@@ -7,7 +7,12 @@ asked for, saved up in `_batch`, is emitted; see `_windows`.
 A slot that leaves the chain may have messages inside that wait for its handler. They were let in
 by its own window, so nothing keeps the neighbour from being sent more: whoever takes them over
 gets them on top of what its window allows, and owes that many bytes. Its `window_size` may then
-be negative; nothing is sent to it before it is positive again.
+be negative; there is no room before it is positive again.
+
+A left neighbour is told of what the window grows by. If it passes everything on, it has promised
+as much to its own left, and cannot hold back what then comes. So when neighbours change, what the
+left one was told stays good: `_ahead` is by how much that is more than the window. Up to that much
+may come past the window, and be owed. The next increments are told of once they exceed it.
 
 Source: aws-c-io's `channel.h` and `channel.c`.
 """
@@ -40,6 +45,7 @@ class ChannelSlot:
 
     __slots__ = (
         "__weakref__",
+        "_ahead",
         "_batch",
         "_inherited",
         "_reads",
@@ -63,6 +69,7 @@ class ChannelSlot:
         self.upstream_message_overhead = 0
         """Bytes that the handlers to the left add to a message on its way to the socket."""
         self._batch = 0  # granted, and not yet part of the window
+        self._ahead = 0  # what the left neighbour believes that the window is, less what it is
         self._removed = False
         self._reads: Lane | None = None
         self._writes: Lane | None = None
@@ -101,13 +108,13 @@ class ChannelSlot:
     def insert_left(self, new: "ChannelSlot") -> None:
         """Put a new slot between this one and its left neighbour."""
         self._check_insertion(new)
-        new._link(self.left, self)
+        new._link(self.left, self, self._told)
         self.channel._chain_changed()
 
     def insert_right(self, new: "ChannelSlot") -> None:
         """Put a new slot between this one and its right neighbour."""
         self._check_insertion(new)
-        new._link(self, self.right)
+        new._link(self, self.right, self.right._told if self.right is not None else 0)
         self.channel._chain_changed()
 
     def insert_end(self, new: "ChannelSlot") -> None:
@@ -132,12 +139,15 @@ class ChannelSlot:
         if not self._is_in_chain():
             raise RuntimeError(f"{self!r} is not in the channel: insert it first")
 
-    def _link(self, left: "ChannelSlot | None", right: "ChannelSlot | None") -> None:
+    def _link(self, left: "ChannelSlot | None", right: "ChannelSlot | None", told: int) -> None:
+        """Take a place in the chain, where the left neighbour was told of `told` bytes."""
         self.left, self.right = left, right
+        self._ahead = told - self.window_size
         if left is not None:
             left.right = self
         if right is not None:
             right.left = self
+            right._ahead = -right.window_size
         if left is None:
             self.channel.first_slot = self
 
@@ -163,12 +173,13 @@ class ChannelSlot:
         self.left = self.right = None
         self._removed = True
         if new is not None:
-            new._link(left, right)
+            new._link(left, right, self._told)
         else:
             if left is not None:
                 left.right = right
             if right is not None:
                 right.left = left
+                right._ahead = self._told - right.window_size
             if self.channel.first_slot is self:
                 self.channel.first_slot = right
         self.channel._chain_changed()
@@ -192,6 +203,7 @@ class ChannelSlot:
             return
         if direction is _READ and self.channel.read_back_pressure_enabled:
             self._debit(len(message.data))
+            self._ahead += len(message.data)
         lane.deliver(message)
 
     # Messages
@@ -199,7 +211,8 @@ class ChannelSlot:
     def send_message(self, message: IoMessage, direction: ChannelDirection) -> None:
         """Pass a message to the next handler; READ: to the right, WRITE: to the left.
 
-        IO_CHANNEL_READ_WOULD_EXCEED_WINDOW if it is larger than the right neighbour's window;
+        IO_CHANNEL_READ_WOULD_EXCEED_WINDOW if it is larger than the right neighbour's window, and
+        than what was left of the window before the chain was changed;
         IO_CHANNEL_ERROR_ERROR_CANT_ACCEPT_INPUT if there is no next handler, or the channel has
         shut down. The message is then still the caller's. What the next handler raises is not
         raised here: it ends the channel.
@@ -221,7 +234,7 @@ class ChannelSlot:
             raise self._no_taker(direction)
         if channel.read_back_pressure_enabled:
             size = len(message.data)
-            if size > right.window_size and size:
+            if size > right.window_size and size > right._told and size:
                 raise make(
                     ErrorCode.IO_CHANNEL_READ_WOULD_EXCEED_WINDOW,
                     f"a message of {size} bytes to {right!r}",
@@ -284,8 +297,8 @@ class ChannelSlot:
     def downstream_read_window(self) -> int:
         """Bytes that may be sent to the right now; 0 while there is no handler.
 
-        Without back pressure it is unlimited, but 0 while too much waits for suspended handlers
-        anywhere in the channel. RuntimeError if there is no right neighbour.
+        Without back pressure it is unlimited, but for the leftmost slot 0 while too much waits for
+        suspended handlers of the channel. RuntimeError if there is no right neighbour.
         """
         right = self.right
         if right is None:
@@ -294,7 +307,7 @@ class ChannelSlot:
             return 0
         if self.channel.read_back_pressure_enabled:
             return right.window_size if right.window_size > 0 else 0
-        return 0 if self.channel.is_clogged else UNLIMITED
+        return 0 if self.channel.is_clogged and self.left is None else UNLIMITED
 
     def increment_read_window(self, size: int) -> None:
         """The handler has consumed `size` bytes, and can take as many more.
@@ -312,9 +325,22 @@ class ChannelSlot:
         self._batch = min(self._batch + size, UNLIMITED)
         channel._windows.granted(self)
 
-    def _emit_batch(self) -> int:
+    @property
+    def _told(self) -> int:
+        """What the left neighbour believes that the window is."""
+        return self.window_size + self._ahead
+
+    def _emit_batch(self) -> None:
         size, self._batch = self._batch, 0
         self.window_size = min(self.window_size + size, UNLIMITED)
+        self._ahead -= size
+
+    def _take_news(self) -> int:
+        """How many bytes the left neighbour is to be told of."""
+        size = min(-self._ahead, UNLIMITED)
+        if size <= 0:
+            return 0
+        self._ahead = 0
         return size
 
     # For the channel

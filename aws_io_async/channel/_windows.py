@@ -9,11 +9,12 @@ TLS asks for plaintext while the slot of TLS runs out of ciphertext. Both a gran
 make it due, so both ask. The leftmost slot does not count: nobody sends it anything to read.
 
 Without back pressure, handlers take what comes. But what comes while a coroutine is suspended has
-to wait, and must not become any amount: when more than CLOGGED bytes wait in the channel, nothing
-more may be sent to the right until half of that has been taken.
+to wait, and must not become any amount: when more than CLOGGED bytes wait in the channel, the
+leftmost handler may send nothing more until half of that has been taken. The others may, as one
+of them could be what the rest waits for.
 
-When the chain has changed, or is no longer clogged, handlers are told in the same way, with a size
-of 0: look again how much you can send.
+When the chain has changed, or is no longer clogged, handlers are told in the same way, if need be
+with a size of 0: look again how much you can send.
 
 Source: aws-c-io's `channel.c`.
 """
@@ -103,9 +104,10 @@ class ReadWindows:
         for slot in reversed(list(channel.slots())):
             left = slot.left
             if left is not None and left.handler is not None:
-                size = slot._emit_batch() if emit else 0
+                if emit:
+                    slot._emit_batch()
                 try:
-                    left.handler.increment_read_window(left, size)
+                    left.handler.increment_read_window(left, slot._take_news())
                 except (SystemExit, KeyboardInterrupt):
                     raise
                 except BaseException as exc:
