@@ -4,8 +4,6 @@ import contextlib
 import re
 import socket
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -17,6 +15,7 @@ import pytest
 from examples.s3 import Signer
 from tests.applications.traffic import blob
 from tests.examples import run, start
+from tests.s3_server import s3_server
 
 pytest.importorskip("moto", reason="needs moto's server")
 
@@ -33,23 +32,8 @@ Fault = Callable[[socket.socket, bytes], None]
 def moto() -> Iterator[Environment]:
     """A running server with a bucket, and the environment for the one who may use it."""
     actions_before_it_checks = f"{len(SETUP) + 1}"
-    with subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
-        env={"INITIAL_NO_AUTH_ACTION_COUNT": actions_before_it_checks},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        lines = iter(process.stderr.readline, "")
-        url = next(found[0] for line in lines if (found := re.search(r"http://[\d.:]+", line)))
-        log = threading.Thread(target=process.stderr.read)
-        log.start()
-        try:
-            yield {"AWS_ENDPOINT_URL": url, **_set_up(url)}
-        finally:
-            process.terminate()
-            log.join()
+    with s3_server(INITIAL_NO_AUTH_ACTION_COUNT=actions_before_it_checks) as url:
+        yield {"AWS_ENDPOINT_URL": url, **_set_up(url)}
 
 
 def _set_up(url: str) -> Environment:

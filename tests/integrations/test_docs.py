@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 import trustme
 
 from tests.integrations.database_servers import postgresql, redis
 from tests.integrations.test_ipython import RunCells
 from tests.integrations.test_servers import local_client
+from tests.s3_server import s3_server
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "integrations.md").read_text()
@@ -198,6 +200,15 @@ def test_databases(tmp_path: Path, ca: trustme.CA) -> None:
         )
 
 
+def test_s3(tmp_path: Path) -> None:
+    (program,) = snippets("S3")
+    keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+    with s3_server() as url:
+        httpx.put(f"{url}/bucket", trust_env=False).raise_for_status()
+        output = run_program(tmp_path, program, AWS_ENDPOINT_URL=url, **keys)
+    assert output == "b'hello'\n"
+
+
 def test_dns(tmp_path: Path) -> None:
     (program,) = snippets("DNS with its own times")
     assert run_program(tmp_path, program) == ""
@@ -211,6 +222,7 @@ def test_every_snippet_is_run() -> None:
         "Servers": 2,
         "Jupyter and IPython": 4,
         "Databases": 2,
+        "S3": 1,
         "DNS with its own times": 1,
     }
     assert {name: len(snippets(name)) for name in SECTIONS if snippets(name)} == tested
