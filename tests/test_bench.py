@@ -7,11 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aws_io_async._bench import _child
-from aws_io_async._bench._processes import PATIENCE, python_command
+from aws_io_async._bench._processes import PATIENCE, python_command, running
 from tests.bench_runs import ROOT, SHORT, bench, command, environment, measured
 
 ONE = ("--only", "^echo: protocol, 1 KiB")
@@ -273,6 +274,30 @@ def test_an_interrupt_leaves_no_process(
     assert not any(map(is_alive, children))
     assert "interrupted: this is what there is\n" in errors
     assert "protocol, 1 KiB, 10 connections" in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_a_process_is_started_leaves_none(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """It comes at the worst time: the process is there, and nobody knows of it yet."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), running("it", ["sleep", "1000"], None):
+            pytest.fail("it goes on")
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
 
 
 def test_servers_do_not_outlive_a_benchmark_that_was_killed() -> None:

@@ -2,12 +2,15 @@
 
 import contextlib
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 from ._child import NOT_AVAILABLE
 from ._machine import pinned
@@ -21,6 +24,8 @@ GRACE = 1.0
 
 TAIL = 200
 """Characters of a failed process's last line that are shown."""
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ProcessError(Exception):
@@ -132,11 +137,33 @@ def running(what: str, command: Sequence[str], cpu: int | None) -> Iterator[Proc
 
     `what` is its name in errors. Raises ProcessError if it cannot be started.
     """
-    process = Process(what, command, cpu)
-    try:
+    with contextlib.ExitStack() as stack:
+        with _undisturbed():
+            process = Process(what, command, cpu)
+            stack.callback(process.close)
         yield process
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put off signals to the end of the block: what it starts is not lost to who must end it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    handled = [number for number in ENDING if callable(signal.getsignal(number))]
+    before = {number: signal.signal(number, note) for number in handled}
+    try:
+        yield
     finally:
-        process.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
 
 
 @contextlib.contextmanager
