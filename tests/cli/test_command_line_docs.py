@@ -76,5 +76,6 @@ def test_every_option_that_is_named_exists() -> None:
 
 def test_every_schema_is_of_something() -> None:
     assert {*SCHEMAS} == {
-        f"{name}.json" for name in ["demo", "connect", "resolve", "echo", "top", "statistics"]
+        f"{name}.json"
+        for name in ["demo", "connect", "resolve", "echo", "top", "bench", "statistics"]
     }
