@@ -295,7 +295,8 @@ class TlsEngine:
             self._move(_PEER_CLOSED)
 
     def _note_read(self, count: int, limit: int) -> None:
-        self._leftover = count == limit and self.ssl_object.pending() > 0
+        # No record has more than MAX_PLAINTEXT: of one that filled such a limit nothing is left.
+        self._leftover = count == limit < MAX_PLAINTEXT and self.ssl_object.pending() > 0
         self._aligned = not self._leftover
         if not count:
             self.clean_close = True
