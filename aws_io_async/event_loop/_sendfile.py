@@ -113,17 +113,12 @@ async def _until_writable(loop: Scheduler, transport: SocketTransport) -> None:
         raise ConnectionError("Connection is closed by peer")
     writable: asyncio.Future[None] = loop.create_future()
     transport._flushed = writable
-    loop._add_writer(transport._fd, _resolve, writable)
+    loop._add_writer(transport._fd, _sock_ops.wake, writable)
     try:
         await writable
     finally:
         if transport._state is not ConnectionState.CLOSED:
             loop._remove_writer(transport._fd)
-
-
-def _resolve(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 async def _by_kernel(

@@ -39,7 +39,7 @@ async def _readable(loop: Scheduler, sock: socket.socket) -> None:
     fd = sock.fileno()
     loop._check_no_transport(fd)
     future: asyncio.Future[None] = loop.create_future()
-    watcher = loop._add_reader(fd, _wake, future, context=loop._bare_context)
+    watcher = loop._add_reader(fd, wake, future, context=loop._bare_context)
     try:
         await future
     finally:
@@ -51,14 +51,15 @@ async def wait_writable(loop: Scheduler, sock: socket.socket) -> None:
     fd = sock.fileno()
     loop._check_no_transport(fd)
     future: asyncio.Future[None] = loop.create_future()
-    watcher = loop._add_writer(fd, _wake, future, context=loop._bare_context)
+    watcher = loop._add_writer(fd, wake, future, context=loop._bare_context)
     try:
         await future
     finally:
         loop._remove_writer(fd, only=watcher)
 
 
-def _wake(future: "asyncio.Future[None]") -> None:
+def wake(future: "asyncio.Future[None]") -> None:
+    """Have whoever waits for `future` go on, unless they have given up."""
     if not future.done():
         future.set_result(None)
 
