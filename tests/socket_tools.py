@@ -26,6 +26,23 @@ T = TypeVar("T")
 LOOPBACK = {SocketDomain.IPV4: "127.0.0.1", SocketDomain.IPV6: "::1", SocketDomain.VSOCK: "1"}
 
 
+def tcp_pair() -> tuple[stdlib.socket, stdlib.socket]:
+    """Two connected sockets, between which only a few MiB fit.
+
+    A receive buffer that is set does not grow: the kernel's own choice reaches 32 MiB, so that
+    once in a while a write would never have to wait.
+    """
+    near = stdlib.socket(proto=stdlib.IPPROTO_TCP)
+    with stdlib.socket() as listener:
+        for sock in listener, near:
+            sock.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_RCVBUF, 256 * 1024)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        near.connect(listener.getsockname())
+        far, _ = listener.accept()
+        return near, far
+
+
 @contextmanager
 def raises(code: Code, match: str | None = None) -> Iterator[None]:
     """The block raises the error of that code, and its text matches."""

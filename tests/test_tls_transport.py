@@ -24,7 +24,7 @@ from tests.tls_transports import (
     connecting,
     connection,
     is_server,
-    tcp_pair,
+    nonblocking_pair,
 )
 
 server_context = tls_transports.server_context
@@ -85,7 +85,7 @@ async def test_data_that_come_with_the_end_of_the_handshake(
     factory: Any, client_context: ssl.SSLContext, server_context: ssl.SSLContext
 ) -> None:
     protocol = factory()
-    near, far_sock = tcp_pair()
+    near, far_sock = nonblocking_pair()
     with far_sock:
         far = Far(far_sock, client_context)
         task = connecting(protocol, near, server_context)
@@ -133,7 +133,7 @@ async def test_megabytes_both_ways_at_once(
                     self.sent_digest.update(piece)
                     self.sent += len(piece)
 
-    near, far = tcp_pair()
+    near, far = nonblocking_pair()
     ends = [Exchange(), Exchange()]
     await asyncio.gather(
         connecting(ends[0], near, client_context), connecting(ends[1], far, server_context)
@@ -337,7 +337,7 @@ def bytes_per_connection(factory: Any, contexts: Contexts) -> int:
     async def measure() -> int:
         ends = []
         for i in range(count + 1):
-            near, far = tcp_pair()
+            near, far = nonblocking_pair()
             ends += [Recorder(), Recorder()]
             await asyncio.gather(
                 connecting(ends[-2], near, contexts[0]), connecting(ends[-1], far, contexts[1])
@@ -367,7 +367,7 @@ def test_an_idle_connection_costs_a_fraction_of_asyncios(contexts: Contexts) -> 
 
 def test_a_transport_that_nobody_closed_is_reported(contexts: Contexts) -> None:
     async def connect_and_forget() -> None:
-        near, far = tcp_pair()
+        near, far = nonblocking_pair()
         await asyncio.gather(
             connecting(Recorder(), near, contexts[0]), connecting(Recorder(), far, contexts[1])
         )

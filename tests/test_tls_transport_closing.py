@@ -16,7 +16,7 @@ from tests.tls_transports import (
     both_protocols,
     connecting,
     connection,
-    tcp_pair,
+    nonblocking_pair,
 )
 
 server_context = tls_transports.server_context
@@ -155,7 +155,7 @@ async def test_a_connection_ended_in_connection_made(contexts: Contexts) -> None
             transport.abort()
 
     protocol = Unwilling()
-    near, far_sock = tcp_pair()
+    near, far_sock = nonblocking_pair()
     with far_sock:
         far = Far(far_sock, contexts[1])
         await asyncio.gather(

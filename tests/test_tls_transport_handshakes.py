@@ -11,7 +11,7 @@ import trustme
 from aws_io_async.event_loop._tls_transport import TlsProtocol
 from tests import tls_transports
 from tests.recorders import Recorder
-from tests.tls_transports import HOST, Contexts, Far, catch, connecting, tcp_pair
+from tests.tls_transports import HOST, Contexts, Far, catch, connecting, nonblocking_pair
 
 server_context = tls_transports.server_context
 client_context = tls_transports.client_context
@@ -29,7 +29,7 @@ async def test_a_certificate_that_is_refused(
     other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert(HOST).configure_cert(other)
     protocol = Recorder()
-    near, far_sock = tcp_pair()
+    near, far_sock = nonblocking_pair()
     with far_sock:
         far = Far(far_sock, other)
         task = connecting(protocol, near, client_context)
@@ -50,7 +50,7 @@ async def test_the_peer_is_told_why_its_certificate_is_refused(
 ) -> None:
     other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert(HOST).configure_cert(other)
-    near, far_sock = tcp_pair()
+    near, far_sock = nonblocking_pair()
     with far_sock:
         far = Far(far_sock, other)
         task = connecting(Recorder(), near, client_context)
@@ -61,7 +61,7 @@ async def test_the_peer_is_told_why_its_certificate_is_refused(
 
 
 async def test_the_default_context_checks_certificates(server_context: ssl.SSLContext) -> None:
-    near, far_sock = tcp_pair()
+    near, far_sock = nonblocking_pair()
     with far_sock:
         far = Far(far_sock, server_context)
         loop = asyncio.get_running_loop()
@@ -77,7 +77,7 @@ async def test_the_default_context_checks_certificates(server_context: ssl.SSLCo
 
 async def test_a_handshake_that_takes_too_long(contexts: Contexts) -> None:
     protocol = Recorder()
-    near, far_sock = tcp_pair()
+    near, far_sock = nonblocking_pair()
     with far_sock:
         with pytest.raises(ConnectionAbortedError) as caught:
             await connecting(protocol, near, contexts[0], ssl_handshake_timeout=0.1)
@@ -90,7 +90,7 @@ async def test_a_handshake_that_takes_too_long(contexts: Contexts) -> None:
 
 async def test_a_peer_that_leaves_in_the_handshake(contexts: Contexts) -> None:
     protocol = Recorder()
-    near, far_sock = tcp_pair()
+    near, far_sock = nonblocking_pair()
     with far_sock:
         task = connecting(protocol, near, contexts[0])
         await asyncio.sleep(0)
@@ -104,7 +104,7 @@ async def test_a_peer_that_leaves_in_the_handshake(contexts: Contexts) -> None:
 @pytest.mark.loops("aws_io_async", "asyncio")  # uvloop leaves the socket open
 async def test_a_peer_that_resets_in_the_handshake(contexts: Contexts) -> None:
     protocol = Recorder()
-    near, far_sock = tcp_pair()
+    near, far_sock = nonblocking_pair()
     with far_sock:
         task = connecting(protocol, near, contexts[0])
         await asyncio.sleep(0)
@@ -120,7 +120,7 @@ async def test_a_peer_that_does_not_speak_tls(
 ) -> None:
     catch(reported)
     protocol = Recorder()
-    near, far_sock = tcp_pair()
+    near, far_sock = nonblocking_pair()
     with far_sock:
         far_sock.send(garbage)
         with pytest.raises(ssl.SSLError):
@@ -132,7 +132,7 @@ async def test_a_peer_that_does_not_speak_tls(
 
 async def test_a_cancelled_connect_leaves_nothing(contexts: Contexts) -> None:
     protocol = Recorder()
-    near, far_sock = tcp_pair()
+    near, far_sock = nonblocking_pair()
     with far_sock:
         task = connecting(protocol, near, contexts[0])
         await asyncio.sleep(0.05)
@@ -190,7 +190,7 @@ async def test_a_server_outlives_bad_clients(
 @pytest.mark.parametrize("option", ["ssl_handshake_timeout", "ssl_shutdown_timeout"])
 @pytest.mark.parametrize("seconds", [0, -1])
 async def test_timeouts_are_positive(contexts: Contexts, option: str, seconds: float) -> None:
-    near, far = tcp_pair()
+    near, far = nonblocking_pair()
     with near, far, pytest.raises(ValueError, match=f"{option} should be a positive number, got"):
         await connecting(Recorder(), near, contexts[0], **{option: seconds})
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests import tls_transports
 from tests.recorders import BufferedRecorder, Recorder
-from tests.tls_transports import BIG, HOST, Far, both_protocols, tcp_pair
+from tests.tls_transports import BIG, HOST, Far, both_protocols, nonblocking_pair
 
 server_context = tls_transports.server_context
 client_context = tls_transports.client_context
@@ -49,7 +49,7 @@ async def upgraded(
     """Two plain connections that have been upgraded; yields their new transports."""
     loop = asyncio.get_running_loop()
     plain = []
-    for end, sock in zip(ends, tcp_pair(), strict=True):
+    for end, sock in zip(ends, nonblocking_pair(), strict=True):
         plain.append((await loop.create_connection(partial(returned, end), sock=sock))[0])
     transports = await upgrade(plain, ends, client_context, server_context)
     try:
@@ -118,7 +118,7 @@ async def test_an_upgrade_that_fails(
 ) -> None:
     loop = asyncio.get_running_loop()
     protocol = Recorder()
-    near, far_sock = tcp_pair()
+    near, far_sock = nonblocking_pair()
     with far_sock:
         transport, _ = await loop.create_connection(lambda: protocol, sock=near)
         far_sock.send(b"what?\r\n")
@@ -131,7 +131,7 @@ async def test_an_upgrade_that_fails(
 async def test_an_upgrade_that_is_cancelled(client_context: ssl.SSLContext) -> None:
     loop = asyncio.get_running_loop()
     protocol = Recorder()
-    near, far_sock = tcp_pair()
+    near, far_sock = nonblocking_pair()
     with far_sock:
         transport, _ = await loop.create_connection(lambda: protocol, sock=near)
         task = asyncio.ensure_future(
@@ -148,7 +148,7 @@ async def test_an_upgrade_that_is_cancelled(client_context: ssl.SSLContext) -> N
 async def test_what_cannot_be_upgraded(client_context: ssl.SSLContext) -> None:
     loop = asyncio.get_running_loop()
     protocol = Recorder()
-    near, far_sock = tcp_pair()
+    near, far_sock = nonblocking_pair()
     with far_sock:
         transport, _ = await loop.create_connection(lambda: protocol, sock=near)
         with pytest.raises(TypeError, match="SSLContext"):
@@ -163,7 +163,7 @@ async def test_what_cannot_be_upgraded(client_context: ssl.SSLContext) -> None:
 async def test_a_closed_connection_cannot_be_upgraded(client_context: ssl.SSLContext) -> None:
     loop = asyncio.get_running_loop()
     protocol = Recorder()
-    near, far_sock = tcp_pair()
+    near, far_sock = nonblocking_pair()
     with far_sock:
         transport, _ = await loop.create_connection(lambda: protocol, sock=near)
         transport.abort()

@@ -16,7 +16,7 @@ from tests.tls_transports import (
     catch,
     connecting,
     connection,
-    tcp_pair,
+    nonblocking_pair,
 )
 
 server_context = tls_transports.server_context
@@ -236,7 +236,7 @@ async def test_a_protocol_that_fails_in_connection_made(
 ) -> None:
     catch(reported)
     protocol = Broken("connection_made")
-    near, far_sock = tcp_pair()
+    near, far_sock = nonblocking_pair()
     with far_sock:
         far = Far(far_sock, contexts[1])
         task = connecting(protocol, near, contexts[0])

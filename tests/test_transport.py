@@ -19,15 +19,10 @@ from typing import Any
 import pytest
 
 from tests.recorders import BufferedRecorder, Events, Recorder
+from tests.socket_tools import tcp_pair
 
 IOV_MAX = os.sysconf("SC_IOV_MAX")
-BIG = bytes(range(256)) * 32 * 1024  # 8 MiB: more than any socket buffer holds
-
-
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = socket.create_connection(listener.getsockname())
-        return near, listener.accept()[0]
+BIG = bytes(range(256)) * 32 * 1024  # 8 MiB: more than fits between tcp_pair's sockets
 
 
 def unix_pair() -> tuple[socket.socket, socket.socket]:

@@ -12,9 +12,10 @@ import pytest
 import trustme
 
 from tests.recorders import BufferedRecorder, Recorder
+from tests.socket_tools import tcp_pair
 
 HOST = "transport.example"
-BIG = bytes(range(256)) * 32 * 1024  # 8 MiB: more than any socket buffer holds
+BIG = bytes(range(256)) * 32 * 1024  # 8 MiB: more than fits between tcp_pair's sockets
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
@@ -94,10 +95,8 @@ class Far:
         self.sock.close()
 
 
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = socket.create_connection(listener.getsockname())
-        far = listener.accept()[0]
+def nonblocking_pair() -> tuple[socket.socket, socket.socket]:
+    near, far = tcp_pair()
     near.setblocking(False)
     far.setblocking(False)
     return near, far
@@ -148,7 +147,7 @@ async def connection(
     protocol: Any, contexts: Contexts, **options: Any
 ) -> AsyncIterator[tuple[Any, Far]]:
     """A transport with a protocol, and its peer; the handshake is done."""
-    near, far_sock = tcp_pair()
+    near, far_sock = nonblocking_pair()
     with far_sock:
         far = Far(far_sock, contexts[1])
         transport, _ = (
