@@ -1,9 +1,10 @@
 """For the tests of sockets and pipes: connections, faults, another thread's loop, error codes."""
 
 import asyncio
+import resource
 import socket as stdlib
 import struct
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
@@ -150,3 +151,20 @@ def reset(sock: Socket) -> None:
     """Close it so that the peer is not told in order, but by a reset."""
     with sock.detach() as plain:
         plain.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[Callable[[], None]]:
+    """A limit that the process has reached already; what is yielded lifts it."""
+    old = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def lift() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, old)
+
+    with stdlib.socket() as probe:
+        lowest = probe.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, old[1]))
+    try:
+        yield lift
+    finally:
+        lift()

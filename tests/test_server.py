@@ -2,14 +2,13 @@
 
 import asyncio
 import errno
-import resource
 import socket
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
+
+from tests.socket_tools import no_more_descriptors
 
 LOCAL = "127.0.0.1"
 
@@ -420,23 +419,6 @@ async def test_a_factory_may_close_the_server() -> None:
     (await greeted(address_of(server))).close()
     await sessions[0].lost
     await end(server)
-
-
-@contextmanager
-def no_more_descriptors() -> Iterator[Callable[[], None]]:
-    """A limit that the process has reached already; what is yielded lifts it."""
-    old = resource.getrlimit(resource.RLIMIT_NOFILE)
-
-    def lift() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, old)
-
-    with socket.socket() as probe:
-        lowest = probe.fileno()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, old[1]))
-    try:
-        yield lift
-    finally:
-        lift()
 
 
 @pytest.mark.loops("aws_io_async")  # asyncio schedules several restarts (cpython#151615)

@@ -121,3 +121,10 @@ class Peer:
         except ssl.SSLZeroReturnError:
             return True
         return True
+
+
+def openssl_client_hello() -> bytes:
+    """What a client of the ssl module says first."""
+    peer = Peer(ssl.create_default_context())
+    peer.handshake()
+    return peer.outgoing.read()

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import operator
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -85,19 +87,24 @@ class ServerBootstrap:
         enable_read_back_pressure: bool = False,
         max_read_size: int = MAX_FRAGMENT_SIZE,
         half_close: bool = False,
+        max_handshakes: int | None = None,
     ) -> "SocketListener":
         """Listen on an address (a literal, or a path for LOCAL) and set up a channel for each peer.
 
         With the domains IPV4 and IPV6 the literal says which one it is. Port 0 has the system
         choose one: see `SocketListener.endpoint`. The arguments mean what they mean for
-        `ClientBootstrap.new_socket_channel`. A connection that fails before its channel is ready
+        `ClientBootstrap.new_socket_channel`. `max_handshakes` is how many connections may be in the
+        making at a time, from their acceptance until their channel is ready, TLS and ALPN included;
+        others wait in the kernel's backlog. None stands for as many as there are descriptors.
+        A connection that fails before its channel is ready
         is reported by `on_incoming_channel_setup(None, error)`, on the channel's loop, or on the
         listener's if there was no channel yet, and to nobody else: the listener goes on.
         `on_destroy(listener)` is called on the listener's loop when it has closed and the last of
         its channels has ended.
 
         Raises IO_SOCKET_ADDRESS_IN_USE, IO_SOCKET_INVALID_ADDRESS, ERROR_NO_PERMISSION,
-        IO_SOCKET_INVALID_OPTIONS, IO_TLS_CTX_ERROR. A cancellation leaves no socket. Thread: of
+        IO_SOCKET_INVALID_OPTIONS, IO_TLS_CTX_ERROR; ValueError if `max_handshakes` is below 1, and
+        TypeError if it is no whole number. A cancellation leaves no socket. Thread: of
         any running loop; the listener itself is on a loop of the group.
         """
         options = socket_options if socket_options is not None else SocketOptions()
@@ -107,6 +114,7 @@ class ServerBootstrap:
             domain = SocketDomain.IPV6 if ":" in host else SocketDomain.IPV4
             options = dataclasses.replace(options, domain=domain)
         validate_port_for_bind(port, options.domain)
+        check_max_handshakes(max_handshakes)
         setup = ChannelSetup(
             tls=_tls_options(tls),
             tls_handler_factory=self._tls_handler_factory,
@@ -128,7 +136,7 @@ class ServerBootstrap:
                 sock.assign_to_event_loop(loop)
                 sock.bind(SocketEndpoint(host, port))
                 sock.listen(backlog)
-                return SocketListener(loop, group, sock, setup, on_destroy)
+                return SocketListener(loop, group, sock, setup, on_destroy, max_handshakes)
             except BaseException:
                 sock.close()
                 raise
@@ -150,6 +158,7 @@ class SocketListener:
         sock: Socket,
         setup: ChannelSetup,
         on_destroy: "Callable[[SocketListener], object] | None",
+        max_handshakes: int | None,
     ) -> None:
         self.loop = loop
         """The one it accepts on; channels may be on others of the group."""
@@ -162,6 +171,7 @@ class SocketListener:
         self._closing = False
         self._alive = 1  # itself, and the channels that have not ended, or are in the making
         self._setting_up: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(sys.maxsize if max_handshakes is None else max_handshakes)
         self._task = loop.create_task(self._run(), name=f"listener on {self.endpoint}")
         self._task.add_done_callback(self._ended)
 
@@ -190,22 +200,33 @@ class SocketListener:
     async def _accept(self) -> None:
         accepted = 0
         while True:
-            try:
-                connection = await self._socket.accept()
-            except OSError as exc:
-                if exc.errno not in _EXHAUSTED:
-                    raise
-                logger.error("%r: next try in %g s: %s", self, ACCEPT_RETRY_DELAY, exc)
-                await asyncio.sleep(ACCEPT_RETRY_DELAY)
-                continue
+            await self._room.acquire()
+            connection = await self._next_connection()
             self._alive += 1
             task = self.loop.create_task(self._welcome(connection))
             self._setting_up.add(task)
-            task.add_done_callback(self._setting_up.discard)
+            task.add_done_callback(self._set_up_ended)
             task.add_done_callback(partial(self._turn_away, connection))
             accepted += 1
             if accepted % ACCEPTS_A_TURN == 0:
                 await asyncio.sleep(0)
+
+    async def _next_connection(self) -> Socket:
+        told = False
+        while True:
+            try:
+                return await self._socket.accept()
+            except OSError as exc:
+                if exc.errno not in _EXHAUSTED:
+                    raise
+                if not told:  # that may take long: a line a second would not help
+                    told = True
+                    logger.error("%r: tries every %g s: %s", self, ACCEPT_RETRY_DELAY, exc)
+            await asyncio.sleep(ACCEPT_RETRY_DELAY)
+
+    def _set_up_ended(self, task: "asyncio.Task[None]") -> None:
+        self._setting_up.discard(task)
+        self._room.release()
 
     async def _welcome(self, connection: Socket) -> None:
         """Set up the channel of one connection, on a loop of the group."""
@@ -303,3 +324,9 @@ def _tls_options(tls: TlsConnectionOptions | TlsContext | None) -> TlsConnection
     if not options.context.server_side:
         raise make(ErrorCode.IO_TLS_CTX_ERROR, "tls is a client's context; a server's is needed")
     return options
+
+
+def check_max_handshakes(number: int | None) -> None:
+    """Raise ValueError or TypeError if it is neither None nor a positive number."""
+    if number is not None and operator.index(number) < 1:
+        raise ValueError(f"max_handshakes must be positive, or None, not {number!r}")

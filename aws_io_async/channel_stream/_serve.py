@@ -32,6 +32,7 @@ async def serve(
     socket_options: SocketOptions | None = None,
     event_loop_group: EventLoopGroup | None = None,
     window: int = WINDOW,
+    max_handshakes: int | None = None,
 ) -> AsyncIterator[SocketListener]:
     """A server that runs `await handler(stream)` for each connection, while the block lasts.
 
@@ -43,6 +44,8 @@ async def serve(
     `host` is a literal address, or a path for a socket of the domain LOCAL. Port 0 has the system
     choose one: see `listener.endpoint`. `tls` is a server's `TlsContext`, `ssl.SSLContext` or
     `TlsConnectionOptions`. `window` is how many bytes of a stream may wait to be received.
+    `max_handshakes` is how many connections may negotiate TLS at a time: others wait in the
+    kernel's backlog, see `ServerBootstrap.new_socket_listener`.
 
     Raises what `ServerBootstrap.new_socket_listener` raises, ValueError if `window` is below 1, and
     TypeError for arguments of wrong types. Thread: of any running loop.
@@ -60,6 +63,7 @@ async def serve(
         on_incoming_channel_setup=service.begin,
         enable_read_back_pressure=True,
         half_close=True,
+        max_handshakes=max_handshakes,
     )
     try:
         yield listener

@@ -32,6 +32,8 @@ class _Listener:
             disable_nagle(sock)
         self.connections_address = _address_of_connections(sock)
         """Their own address; None if it differs between them."""
+        self.is_starved = False
+        """Whether it was told that there are no descriptors, and has accepted nothing since."""
         self._turn = 0
         self._burst = 1
 
@@ -146,6 +148,7 @@ class Server(asyncio.AbstractServer):
                     raise
                 self._rest(listener, exc)
                 return
+            listener.is_starved = False
             connection.setblocking(False)
             self._serve(connection, address, listener)
             if self._sockets is None:  # closed by a protocol's constructor
@@ -155,13 +158,15 @@ class Server(asyncio.AbstractServer):
         """Out of descriptors or memory: the listener stays readable, so look away for a while."""
         if self._sockets is None or listener.sock in self._resting:
             return
-        self._loop.call_exception_handler(
-            {
-                "message": "socket.accept() out of system resource",
-                "exception": exc,
-                "socket": TransportSocket(listener.sock),
-            }
-        )
+        if not listener.is_starved:  # that may take long: a line a second would not help
+            listener.is_starved = True
+            self._loop.call_exception_handler(
+                {
+                    "message": "socket.accept() out of system resource",
+                    "exception": exc,
+                    "socket": TransportSocket(listener.sock),
+                }
+            )
         self._loop._remove_reader(listener.sock.fileno())
         self._resting[listener.sock] = self._loop.call_later(
             ACCEPT_RETRY_DELAY, self._resume, listener
