@@ -37,6 +37,14 @@ Ending = TypeVar("Ending", bytes, int)
 MAX_PLAINTEXT = 16 * 1024
 """Bytes; a TLS record carries no more (RFC 8446, section 5.1)."""
 
+MAX_ANSWERS = 64 * 1024
+"""Bytes that TLS may have to say by itself to what it reads, beside a share of the plaintext.
+
+That is what peers cost who ask for new keys: they make us work, and need not read the answers.
+"""
+
+PLAINTEXT_PER_ANSWER = 64
+"""Bytes of plaintext that let one more byte be answered: connections live as long as they like."""
 
 failure_of_key: ContextVar[BaseException | None] = ContextVar("failure_of_key", default=None)
 """What kept a private key from signing in the handshake under way: see `_openssl_keys`. OpenSSL,
@@ -89,10 +97,12 @@ class TlsEngine:
 
     __slots__ = (
         "_aligned",
+        "_answered",
         "_eof",
         "_incoming",
         "_leftover",
         "_outgoing",
+        "_plaintext",
         "_waiting",
         "_waiting_bytes",
         "clean_close",
@@ -123,6 +133,8 @@ class TlsEngine:
         self._eof = False
         self._waiting: deque[bytes] = deque()  # plaintext that could not be encrypted yet
         self._waiting_bytes = 0
+        self._plaintext = 0  # bytes that have been read
+        self._answered = 0  # bytes that TLS had to say to what was read
 
     def __repr__(self) -> str:
         return f"<TlsEngine {self.state.name} {self.version or ''}>"
@@ -264,16 +276,22 @@ class TlsEngine:
         if self._aligned and pending < limit:
             # No plaintext is longer than its ciphertext: a short message gets a short allocation.
             limit = pending
+        unsent = self._outgoing.pending
         try:
             chunk = self.ssl_object.read(limit)
         except ssl.SSLError as exc:
             self._note_read_error(exc)
+            self._note_answers(unsent)
             return None
-        if 0 < len(chunk) < limit:
+        size = len(chunk)
+        self._plaintext += size
+        if self._outgoing.pending != unsent:
+            self._note_answers(unsent)
+        if 0 < size < limit:
             self._leftover = False
             self._aligned = True
             return chunk
-        self._note_read(len(chunk), limit)
+        self._note_read(size, limit)
         return chunk or None
 
     def _read_record_into(self, view: memoryview) -> int | None:
@@ -281,11 +299,16 @@ class TlsEngine:
             self._note_no_input()
             return None
         limit = len(view)
+        unsent = self._outgoing.pending
         try:
             count = cast(int, self.ssl_object.read(limit, view))  # typeshed knows bytes only
         except ssl.SSLError as exc:
             self._note_read_error(exc)
+            self._note_answers(unsent)
             return None
+        self._plaintext += count
+        if self._outgoing.pending != unsent:
+            self._note_answers(unsent)
         self._note_read(count, limit)
         return count
 
@@ -308,6 +331,14 @@ class TlsEngine:
             self._fail(exc)
         elif self._eof:  # the last records were session tickets or the like
             self._move(_PEER_CLOSED)
+
+    def _note_answers(self, unsent: int) -> None:
+        """TLS has said something by itself, if more is `unsent` now than was."""
+        self._answered += self._outgoing.pending - unsent
+        allowed = MAX_ANSWERS + self._plaintext // PLAINTEXT_PER_ANSWER
+        if self._answered > allowed and self.state is _OPEN:
+            text = f"the peer asks for new keys again and again: {self._answered} bytes of answers"
+            self._fail(ssl.SSLError(ssl.SSL_ERROR_SSL, text))
 
     def _why_nothing(self, end: Ending) -> Ending | None:
         self._raise_if_failed()
