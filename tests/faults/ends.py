@@ -43,6 +43,10 @@ class End(ABC):
     async def aclose(self) -> None: ...
 
     @abstractmethod
+    async def abort(self) -> None:
+        """Close at once, whatever has not been sent."""
+
+    @abstractmethod
     def socket(self) -> Any:
         """What the options of the socket can be set by."""
 
@@ -52,22 +56,23 @@ Use = Callable[[End], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Tls:
-    """Contexts for both ends; None means that there is no TLS."""
+    """Contexts for both ends; None means that there is no TLS. `timeout` is the handshake's."""
 
     server: ssl.SSLContext | None = None
     client: ssl.SSLContext | None = None
     channel_server: TlsContext | None = None
     channel_client: TlsConnectionOptions | None = None
+    timeout: float | None = None
 
     def __bool__(self) -> bool:
         return self.server is not None
 
 
-def tls_of(ca: trustme.CA) -> Tls:
+def tls_of(ca: trustme.CA, timeout: float | None = None) -> Tls:
     """TLS with certificates of `ca`."""
     server, client = server_of(ca), client_of(ca)
-    options = TlsConnectionOptions(client, HOST)
-    return Tls(server.ssl_context, client.ssl_context, server, options)
+    options = TlsConnectionOptions(client, HOST, timeout=timeout or 10.0)
+    return Tls(server.ssl_context, client.ssl_context, server, options, timeout)
 
 
 class Way(ABC):
@@ -85,7 +90,10 @@ class Way(ABC):
 
     @property
     def _names(self) -> dict[str, Any]:
-        return {"ssl": self._tls.client, "server_hostname": HOST if self._tls else None}
+        if not self._tls:
+            return {}
+        names = {"ssl": self._tls.client, "server_hostname": HOST}
+        return names | {"ssl_handshake_timeout": self._tls.timeout}
 
 
 class Streams(Way):
@@ -121,6 +129,10 @@ class StreamEnd(End):
 
     async def aclose(self) -> None:
         self._writer.close()
+        await self._writer.wait_closed()
+
+    async def abort(self) -> None:
+        self._writer.transport.abort()
         await self._writer.wait_closed()
 
     def socket(self) -> Any:
@@ -210,6 +222,10 @@ class ProtocolEnd(End):
         self._protocol.transport.close()
         await self._protocol.has("lost")
 
+    async def abort(self) -> None:
+        self._protocol.transport.abort()
+        await self._protocol.has("lost")
+
     def socket(self) -> Any:
         return self._protocol.transport.get_extra_info("socket")
 
@@ -268,6 +284,9 @@ class SocketEnd(End):
     async def aclose(self) -> None:
         self._socket.close()
 
+    async def abort(self) -> None:
+        self._socket.close()
+
     def socket(self) -> Any:
         return self._socket
 
@@ -309,6 +328,9 @@ class ChannelEnd(End):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+    async def abort(self) -> None:
+        await anyio.aclose_forcefully(self._stream)
 
     def socket(self) -> Any:
         return socket_of(self._stream.channel)
@@ -400,6 +422,10 @@ class HandlerEnd(End):
 
     async def aclose(self) -> None:
         await self._channel.aclose()
+
+    async def abort(self) -> None:
+        self._channel.shutdown(immediately=True)
+        await self._channel.wait_closed()
 
     def socket(self) -> Any:
         return socket_of(self._channel)

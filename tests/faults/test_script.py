@@ -1,4 +1,4 @@
-"""The rig's own scripts: what they do to bytes follows from their plans, and is what it is called."""
+"""The rig's own scripts: what they do follows from their plans, and is what it is called."""
 
 import random
 
