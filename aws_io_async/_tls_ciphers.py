@@ -54,8 +54,9 @@ class TlsCipherPreference(enum.Enum):
     """
 
     SYSTEM_DEFAULT = 0
-    """Python's suites and OpenSSL's groups. Together with a minimum version below TLS 1.2, the
-    suites of TLSV1_0_2023_06, as Python's have none for those versions."""
+    """Python's suites, servers only those of them that Mozilla's intermediate profile has as well,
+    and OpenSSL's groups. Together with a minimum version below TLS 1.2, the suites of
+    TLSV1_0_2023_06, as Python's have none for those versions."""
     KMS_PQ_TLSv1_0_2019_06 = 1
     """Withdrawn, as all up to 6: draft algorithms that OpenSSL never had. Not supported."""
     KMS_PQ_SIKE_TLSv1_0_2019_11 = 2
@@ -96,6 +97,9 @@ _BROAD = (
     "AES128-GCM-SHA256:AES256-GCM-SHA384:"
     "AES128-SHA256:AES256-SHA256:AES128-SHA:AES256-SHA"
 )
+
+_EPHEMERAL = ("kx-ecdhe", "kx-dhe")
+"""Key exchanges with forward secrecy, as OpenSSL calls them."""
 
 _P256 = "prime256v1"
 _OPENSSL_WITH_ML_KEM = (3, 5)
@@ -184,8 +188,18 @@ def configure(
         context.set_ciphers(f"@SECLEVEL=0:{policy.ciphers or _BROAD}")
     elif policy.ciphers is not None:
         context.set_ciphers(policy.ciphers)
+    elif context.protocol is ssl.PROTOCOL_TLS_SERVER:
+        _keep_suites_for_servers(context)
     if policy.groups is _Groups.P256 or (policy.groups is _Groups.CLASSICAL and _has_ml_kem()):
         context.set_ecdh_curve(_P256)
+
+
+def _keep_suites_for_servers(context: ssl.SSLContext) -> None:
+    """Leave out what Mozilla's intermediate profile does: CBC, and no forward secrecy."""
+    suites = [suite for suite in context.get_ciphers() if suite["protocol"] != "TLSv1.3"]
+    kept = [suite["name"] for suite in suites if suite["aead"] and suite["kea"] in _EPHEMERAL]
+    if len(kept) < len(suites):
+        context.set_ciphers(":".join(kept))
 
 
 def _has_ml_kem() -> bool:
