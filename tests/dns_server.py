@@ -32,8 +32,8 @@ class DnsServer:
         self.rcodes = dict.fromkeys(CODES, NOERROR)
         """By type: anything else is the answer to every question of it."""
         self.silent = False
-        self.garble: Callable[[bytes], bytes] | None = None
-        """What to make of each answer before it is sent."""
+        self.garble: Callable[[bytes], bytes | None] | None = None
+        """What to make of each answer before it is sent; None for losing it."""
         self.questions: list[tuple[str, str]] = []
         self.asked = Tally()
         self.address: tuple[str, int] = ("127.0.0.1", 0)
