@@ -8,6 +8,7 @@ import pytest
 from aws_io_async.channel import Channel, ChannelHandler
 from aws_io_async.errors import CommonErrorCode, ErrorCode
 from aws_io_async.message_pool import MAX_FRAGMENT_SIZE, IoMessage, MessageType
+from aws_io_async.testing import TestingChannel
 from tests import channels
 from tests.channels import READ, WRITE, App, Stage, Wire, collected_errors, ended, pipeline
 from tests.socket_tools import raises, turns
@@ -299,3 +300,32 @@ async def test_handlers_look_again_when_the_chain_has_changed(back_pressure: boo
         await turns(2)
         assert wire.increments
         assert wire.place.downstream_read_window >= 10
+
+
+async def test_handlers_that_come_together_pass_on_what_was_promised_before() -> None:
+    async with TestingChannel(initial_window=100) as ends:
+        await ends.settle()
+        for _ in range(2):
+            ends.left_slot.insert_right(ends.channel.new_slot(Stage(window=0)))
+        ends.push_read(bytes(100))
+        assert ends.take_received() == bytes(100)
+        with raises(ErrorCode.IO_CHANNEL_READ_WOULD_EXCEED_WINDOW):
+            ends.push_read(b"x")
+        assert ends.error is None
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_what_a_handler_had_promised_passes_through_all_that_are_left(replaced: bool) -> None:
+    keeper = Stage(window=100)
+    async with TestingChannel(keeper, Stage(window=0), initial_window=0) as ends:
+        await ends.settle()
+        if replaced:
+            keeper.place.replace(ends.channel.new_slot(Stage(window=0)))
+        else:
+            keeper.place.remove()
+        ends.push_read(bytes(100))
+        assert ends.take_received() == bytes(100)
+        ends.increment_read_window(100)  # is owed
+        await ends.settle()
+        assert ends.read_window == 0
+        assert ends.error is None

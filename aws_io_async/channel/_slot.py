@@ -12,7 +12,10 @@ be negative; there is no room before it is positive again.
 A left neighbour is told of what the window grows by. If it passes everything on, it has promised
 as much to its own left, and cannot hold back what then comes. So when neighbours change, what the
 left one was told stays good: `_ahead` is by how much that is more than the window. Up to that much
-may come past the window, and be owed. The next increments are told of once they exceed it.
+may come past the window, and be owed. The next increments are told of once they exceed it. A left
+neighbour that is new has been told nothing yet, but may pass on what was promised to the one before
+it; and what a slot that left had promised may now come to any slot that was right of it. `_extra`
+is by how much these promises are more than what the left neighbour was told.
 
 Source: aws-c-io's `channel.h` and `channel.c`.
 """
@@ -35,6 +38,7 @@ UNLIMITED = sys.maxsize
 """The window where there is no back pressure."""
 
 _READ, _WRITE = ChannelDirection.READ, ChannelDirection.WRITE  # found faster than a member
+_APPLICATION_DATA = MessageType.APPLICATION_DATA
 
 
 class ChannelSlot:
@@ -47,9 +51,12 @@ class ChannelSlot:
         "__weakref__",
         "_ahead",
         "_batch",
+        "_extra",
         "_inherited",
         "_reads",
         "_removed",
+        "_to_left",
+        "_to_right",
         "_writes",
         "channel",
         "handler",
@@ -70,9 +77,13 @@ class ChannelSlot:
         """Bytes that the handlers to the left add to a message on its way to the socket."""
         self._batch = 0  # granted, and not yet part of the window
         self._ahead = 0  # what the left neighbour believes that the window is, less what it is
+        self._extra = 0  # what may come from the left, less what the left neighbour believes
         self._removed = False
         self._reads: Lane | None = None
         self._writes: Lane | None = None
+        # The neighbours' lanes, while nothing but the lane has a say in what is sent there.
+        self._to_left: Lane | None = None
+        self._to_right: Lane | None = None
         self._inherited: list[tuple[ChannelDirection, IoMessage]] = []  # wait for the handler
 
     def __repr__(self) -> str:
@@ -108,13 +119,13 @@ class ChannelSlot:
     def insert_left(self, new: "ChannelSlot") -> None:
         """Put a new slot between this one and its left neighbour."""
         self._check_insertion(new)
-        new._link(self.left, self, self._told)
+        new._link(self.left, self, self)
         self.channel._chain_changed()
 
     def insert_right(self, new: "ChannelSlot") -> None:
         """Put a new slot between this one and its right neighbour."""
         self._check_insertion(new)
-        new._link(self, self.right, self.right._told if self.right is not None else 0)
+        new._link(self, self.right, self.right)
         self.channel._chain_changed()
 
     def insert_end(self, new: "ChannelSlot") -> None:
@@ -139,14 +150,21 @@ class ChannelSlot:
         if not self._is_in_chain():
             raise RuntimeError(f"{self!r} is not in the channel: insert it first")
 
-    def _link(self, left: "ChannelSlot | None", right: "ChannelSlot | None", told: int) -> None:
-        """Take a place in the chain, where the left neighbour was told of `told` bytes."""
+    def _link(
+        self,
+        left: "ChannelSlot | None",
+        right: "ChannelSlot | None",
+        former: "ChannelSlot | None",
+    ) -> None:
+        """Take a place in the chain, where the left neighbour has had `former` to its right."""
         self.left, self.right = left, right
-        self._ahead = told - self.window_size
+        if former is not None:
+            self._keep_promises_of(former)
         if left is not None:
             left.right = self
         if right is not None:
             right.left = self
+            right._extra = right._promised
             right._ahead = -right.window_size
         if left is None:
             self.channel.first_slot = self
@@ -170,18 +188,22 @@ class ChannelSlot:
 
     def _leave(self, new: "ChannelSlot | None") -> None:
         left, right = self.left, self.right
-        self.left = self.right = None
+        self.left = self.right = self._to_left = self._to_right = None
         self._removed = True
         if new is not None:
-            new._link(left, right, self._told)
+            new._link(left, right, self)
         else:
             if left is not None:
                 left.right = right
             if right is not None:
                 right.left = left
-                right._ahead = self._told - right.window_size
+                right._keep_promises_of(self)
             if self.channel.first_slot is self:
                 self.channel.first_slot = right
+        slot = right
+        while slot is not None:
+            slot._extra = max(slot._extra, self._promised - slot._told)
+            slot = slot.right
         self.channel._chain_changed()
         inherited, self._inherited = self._inherited, []
         for direction, lane in ((_READ, self._reads), (_WRITE, self._writes)):
@@ -217,6 +239,24 @@ class ChannelSlot:
         shut down. The message is then still the caller's. What the next handler raises is not
         raised here: it ends the channel.
         """
+        lane = self._to_left if direction is _WRITE else self._to_right
+        if lane is None or lane._busy or self.channel._thread_id != get_ident():
+            self._send_with_care(message, direction)
+            return
+        if direction is _WRITE and self._writes is not None and self._writes._inside is message:
+            self._writes._inside = None
+        # As in Lane.deliver: a call less, for which every message would pay.
+        try:
+            awaitable = lane._process(lane._slot, message)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            lane.failed_at(message, exc)
+            return
+        if awaitable is not None:
+            lane.step_in_place(message, awaitable)
+
+    def _send_with_care(self, message: IoMessage, direction: ChannelDirection) -> None:
         channel = self.channel
         if channel._thread_id != get_ident():
             channel._check_thread()
@@ -234,7 +274,7 @@ class ChannelSlot:
             raise self._no_taker(direction)
         if channel.read_back_pressure_enabled:
             size = len(message.data)
-            if size > right.window_size and size > right._told and size:
+            if size > right.window_size and size > right._promised and size:
                 raise make(
                     ErrorCode.IO_CHANNEL_READ_WOULD_EXCEED_WINDOW,
                     f"a message of {size} bytes to {right!r}",
@@ -264,7 +304,7 @@ class ChannelSlot:
         """
         message = _Write(data)
         self.send_message(message, _WRITE)
-        if not message.done:
+        if message.on_completion is not None:
             message.waiter = self.channel.loop.create_future()
             await message.waiter
         if message.error is not None:
@@ -330,6 +370,16 @@ class ChannelSlot:
         """What the left neighbour believes that the window is."""
         return self.window_size + self._ahead
 
+    @property
+    def _promised(self) -> int:
+        """How much may come from the left, whatever the window is."""
+        return max(0, self._told + self._extra)
+
+    def _keep_promises_of(self, former: "ChannelSlot") -> None:
+        """The left neighbour relies on what it was told by `former`, and others through it."""
+        self._ahead = former._told - self.window_size
+        self._extra = former._extra
+
     def _emit_batch(self) -> None:
         size, self._batch = self._batch, 0
         self.window_size = min(self.window_size + size, UNLIMITED)
@@ -341,9 +391,18 @@ class ChannelSlot:
         if size <= 0:
             return 0
         self._ahead = 0
+        self._extra = max(0, self._extra - size)
         return size
 
     # For the channel
+
+    def follow_chain(self) -> None:
+        """Neighbours, or their handlers, are others, or the channel has ended."""
+        left, right = self.left, self.right
+        ended = self.channel._has_ended
+        self._to_left = left._writes if left is not None and not ended else None
+        windows = self.channel.read_back_pressure_enabled
+        self._to_right = right._reads if right is not None and not (windows or ended) else None
 
     def lane(self, direction: ChannelDirection) -> Lane | None:
         """Where the messages of one direction pass through; None without a handler."""
@@ -372,20 +431,25 @@ def check_handler(handler: ChannelHandler) -> int:
 class _Write(IoMessage):
     """A message that is waited for. Most often it is complete before anyone waits."""
 
-    __slots__ = ("done", "error", "waiter")
+    __slots__ = ("error", "waiter")
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self.data = data
-        self.message_type = MessageType.APPLICATION_DATA
+        self.message_type = _APPLICATION_DATA
         self.on_completion = _completed
         self.tag = None
-        self.done = False
         self.error: BaseException | None = None
         self.waiter: asyncio.Future[None] | None = None
 
+    def complete(self, channel: Any, error: BaseException | None) -> None:
+        """At once what `on_completion` would do: most often there is nobody to tell yet."""
+        if self.on_completion is None:
+            return
+        self.on_completion = None
+        self.error = error
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
 
 def _completed(channel: object, message: Any, error: BaseException | None) -> None:
-    message.done = True
-    message.error = error
-    if message.waiter is not None and not message.waiter.done():
-        message.waiter.set_result(None)
+    message.complete(channel, error)
