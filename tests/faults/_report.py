@@ -30,7 +30,7 @@ GROUPS = (
     "Network",
     "Names",
     "Limits",
-    "Signals",
+    "Signals and processes",
     "Cancellation",
     "Load",
     "Threads and forks",
