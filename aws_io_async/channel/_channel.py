@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .. import log
-from ..errors import AwsIoError, CommonErrorCode, ErrorCode, make, translate
+from ..errors import AwsIoError, CommonErrorCode, ErrorCode, make
 from ..event_loop._local_objects import Removed
 from ..message_pool import MessagePool, MessageType, PooledMessage
 from ..statistics import StatisticsHandler
 from . import _local_objects
 from ._handler import ChannelHandler
 from ._reports import Reports
-from ._shutdown import Shutdown
+from ._shutdown import Shutdown, kept_error
 from ._slot import ChannelSlot, check_handler
 from ._tasks import ChannelTask, TaskQueue
 from ._waiters import Waiters, resolve
@@ -162,6 +162,8 @@ class Channel:
             )
         self._state = state
         self._has_ended = state is ChannelState.SHUT_DOWN
+        for slot in self.slots():
+            slot.follow_chain()
 
     @property
     def state(self) -> ChannelState:
@@ -252,6 +254,7 @@ class Channel:
     def _chain_changed(self) -> None:
         overhead = 0
         for slot in self.slots():
+            slot.follow_chain()
             slot.upstream_message_overhead = overhead
             if slot.handler is not None:
                 overhead += slot.handler.message_overhead
@@ -352,7 +355,7 @@ class Channel:
         self.shutdown(exc)
         with self._lock:
             if self.error is None and not self._has_ended:
-                self.error = _kept(exc)
+                self.error = kept_error(exc)
 
     def _report_failure(self, culprit: object, exc: BaseException) -> None:
         message = f"{culprit!r} failed in {self!r}"
@@ -385,7 +388,7 @@ class Channel:
         with self._lock:
             first, self._shutdown_requested = not self._shutdown_requested, True
             if first:
-                self.error = _kept(error)
+                self.error = kept_error(error)
         if not first and not immediately:
             return
         with contextlib.suppress(RuntimeError):  # a loop that was closed took its channels along
@@ -492,8 +495,3 @@ class Channel:
             yield self
         finally:
             self.release_hold()
-
-
-def _kept(error: BaseException | None) -> BaseException | None:
-    """The error as it is kept: a CancelledError, raised anew, would cancel who asks for it."""
-    return translate(error) if isinstance(error, asyncio.CancelledError) else error

@@ -21,11 +21,13 @@ new one made.
 """
 
 import asyncio
+import sys
 import types
-from asyncio import _enter_task, _leave_task, current_task
+from asyncio import _enter_task, _leave_task
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
 Process = Callable[["ChannelSlot", IoMessage], Awaitable[object] | None]
 
 _ENDED = object()
+
+if sys.version_info >= (3, 12):
+    from asyncio import current_task
+else:  # where that is written in Python, this is a third of it
+    current_task = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]  # private
 
 
 Driver = Generator[Any, Any, None]
@@ -76,9 +83,11 @@ class Lane:
         "_driver",
         "_freed",
         "_inside",
+        "_loop",
         "_process",
         "_pump",
         "_slot",
+        "_step",
         "_suspended",
         "_waiting",
         "_work",
@@ -88,6 +97,7 @@ class Lane:
         self, slot: "ChannelSlot", process: Process, count: Callable[[int], object] | None = None
     ) -> None:
         self._slot = slot
+        self._loop = slot.channel.loop
         self._process = process
         self._count = count
         self._busy = False
@@ -97,6 +107,7 @@ class Lane:
         self._waiting: deque[IoMessage] | None = None
         self._suspended: _Suspended | None = None
         self._driver: Driver | None = None
+        self._step: Callable[[Coroutine[Any, Any, object]], Any] | None = None
         self._context: Context | None = None
         self._pump: asyncio.Task[None] | None = None
         self._work: asyncio.Future[None] | None = None  # done when the pump is needed
@@ -117,12 +128,15 @@ class Lane:
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            self._inside = message
-            self._fail(exc)
+            self.failed_at(message, exc)
             return
         if awaitable is not None:
-            self._inside = message
-            self._step_in_place(awaitable)
+            self.step_in_place(message, awaitable)
+
+    def failed_at(self, message: IoMessage, exc: BaseException) -> None:
+        """The handler has raised, and has not passed on the message."""
+        self._inside = message
+        self._fail(exc)
 
     def _keep(self, message: IoMessage) -> None:
         if self._waiting is None:
@@ -131,19 +145,35 @@ class Lane:
         if self._count is not None:
             self._count(len(message.data))
 
-    def _step_in_place(self, awaitable: Awaitable[object]) -> None:
+    def step_in_place(self, message: IoMessage, awaitable: Awaitable[object]) -> None:
+        """Step what the handler has returned for a message, until it ends or suspends."""
+        self._inside = message
         self._busy = True
+        loop = self._loop
         following: Awaitable[object] | None = awaitable
         while following is not None:
             coroutine = following if type(following) is CoroutineType else _coroutine_of(following)
-            pending = self._first_step(coroutine)
+            pump = self._pump or self._start_pump()
+            step = self._step or self._start_driver()
+            outer = current_task(loop)
+            if outer is not None:
+                _leave_task(loop, outer)
+            _enter_task(loop, pump)
+            try:
+                pending = step(coroutine)
+            except (SystemExit, KeyboardInterrupt):
+                self._step = None
+                raise
+            except BaseException as exc:
+                self._step = None  # the driver has ended by it
+                self._fail(exc)
+                pending = _ENDED
+            finally:
+                _leave_task(loop, pump)
+                if outer is not None:
+                    _enter_task(loop, outer)
             if pending is not _ENDED:
-                assert self._driver is not None
-                self._suspended = _Suspended(self._driver, pending)
-                self._driver = None  # the pump has it now
-                assert self._work is not None
-                if not self._work.done():  # else the pump has been cancelled, and will wake as well
-                    self._work.set_result(None)
+                self._suspend(pending)
                 return
             following = self._next_awaitable() if self._waiting else None  # sent meanwhile
         self._inside = None
@@ -151,33 +181,22 @@ class Lane:
         if self._freed is not None:
             self._set_free()
 
-    def _first_step(self, coroutine: Coroutine[Any, Any, object]) -> Any:
-        """What the coroutine waits for, or _ENDED."""
-        loop = self._slot.channel.loop
-        pump = self._pump or self._start_pump()
-        driver = self._driver or self._start_driver()
-        outer = current_task(loop)
-        if outer is not None:
-            _leave_task(loop, outer)
-        _enter_task(loop, pump)
-        try:
-            return self._context.run(driver.send, coroutine)  # type: ignore[union-attr]  # see _start_pump
-        except (SystemExit, KeyboardInterrupt):
-            self._driver = None
-            raise
-        except BaseException as exc:
-            self._driver = None  # has ended by it
-            self._fail(exc)
-            return _ENDED
-        finally:
-            _leave_task(loop, pump)
-            if outer is not None:
-                _enter_task(loop, outer)
+    def _suspend(self, pending: Any) -> None:
+        assert self._driver is not None
+        self._suspended = _Suspended(self._driver, pending)
+        self._step = self._driver = None  # the pump has it now
+        assert self._work is not None
+        if not self._work.done():  # else the pump has been cancelled, and will wake as well
+            self._work.set_result(None)
 
-    def _start_driver(self) -> Driver:
+    def _start_driver(self) -> Callable[[Coroutine[Any, Any, object]], Any]:
+        """A driver, and what steps a coroutine with it in the pump's context."""
+        assert self._context is not None
         self._driver = _driver()
         self._driver.send(None)
-        return self._driver
+        run: Callable[..., Any] = self._context.run
+        self._step = partial(run, self._driver.send)
+        return self._step
 
     def _start_pump(self) -> "asyncio.Task[None]":
         channel = self._slot.channel

@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
-from ..errors import ErrorCode, make
+from ..errors import ErrorCode, make, translate
 from ._handler import ChannelDirection, ChannelHandler
 from ._slot import ChannelSlot
 from ._waiters import resolve
@@ -158,3 +158,8 @@ class Shutdown:
 
 async def _awaited(awaitable: Awaitable[object]) -> None:
     await awaitable
+
+
+def kept_error(error: BaseException | None) -> BaseException | None:
+    """The error as it is kept: a CancelledError, raised anew, would cancel who asks for it."""
+    return translate(error) if isinstance(error, asyncio.CancelledError) else error
