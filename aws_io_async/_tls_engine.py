@@ -83,6 +83,7 @@ LEGAL_MOVES: dict[TlsState, frozenset[TlsState]] = {
 # A global is found faster than an enum's member, and these are looked at for every message.
 _HANDSHAKE, _OPEN, _PEER_CLOSED = TlsState.HANDSHAKE, TlsState.OPEN, TlsState.PEER_CLOSED
 _SHUTTING_DOWN, _CLOSED, _FAILED = TlsState.SHUTTING_DOWN, TlsState.CLOSED, TlsState.FAILED
+_TAKING = frozenset({_OPEN, _SHUTTING_DOWN})
 
 
 class TlsEngine:
@@ -336,7 +337,7 @@ class TlsEngine:
         """TLS has said something by itself, if more is `unsent` now than was."""
         self._answered += self._outgoing.pending - unsent
         allowed = MAX_ANSWERS + self._plaintext // PLAINTEXT_PER_ANSWER
-        if self._answered > allowed and self.state is _OPEN:
+        if self._answered > allowed and self.state in _TAKING and not self.clean_close:
             text = f"the peer asks for new keys again and again: {self._answered} bytes of answers"
             self._fail(ssl.SSLError(ssl.SSL_ERROR_SSL, text))
 
@@ -346,6 +347,7 @@ class TlsEngine:
 
     def _discard_input(self) -> bool:
         """Read what has come into the void; says whether the peer has closed."""
+        unsent = self._outgoing.pending
         try:
             while self._incoming.pending or self._leftover:
                 self._leftover = False
@@ -359,6 +361,8 @@ class TlsEngine:
             return True
         except ssl.SSLError as exc:
             self._fail(exc)
+        finally:
+            self._note_answers(unsent)
         return False
 
     # Plaintext in, ciphertext out

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trustme
 
-from aws_io_async._tls_engine import MAX_ANSWERS, TlsEngine
+from aws_io_async._tls_engine import MAX_ANSWERS, TlsEngine, TlsState
 from aws_io_async.channel_stream import serve
 from aws_io_async.errors import ErrorCode
 from tests import tls_programs
@@ -87,6 +87,17 @@ def test_an_engine_bears_only_so_many(
         with pytest.raises(ssl.SSLError) as again:
             read(engine)
         assert again.value is caught.value
+
+
+def test_nor_while_it_shuts_down(client: Client, ca: trustme.CA) -> None:
+    """OpenSSL answers even after it has said close_notify."""
+    engine, records = connected(client, ca)
+    engine.shutdown()
+    for _ in range(FLOOD // 100):
+        engine.receive_data(records.key_updates(100) + records.data(b"!"))
+    assert engine.state is TlsState.FAILED
+    assert "new keys" in str(engine.error)
+    assert engine.unsent < MAX_ANSWERS + 100 * 27 + 100
 
 
 def test_often_is_well_if_there_is_data_as_well(client: Client, ca: trustme.CA) -> None:
