@@ -14,7 +14,6 @@ endless text. What it holds the channel to is what aws-c-io's windows promise:
 """
 
 import asyncio
-import random
 from collections import deque
 from typing import Any
 
@@ -26,17 +25,12 @@ from aws_io_async.channel import ChannelDirection, ChannelHandler, ChannelSlot
 from aws_io_async.errors import AwsIoError, ErrorCode
 from aws_io_async.message_pool import IoMessage, MessageType
 from aws_io_async.testing import TestingChannel, TestingLoop
+from tests.models.endless import text
 from tests.models.rounds import checked
 
 READ, WRITE = ChannelDirection.READ, ChannelDirection.WRITE
-TEXT = random.Random(2).randbytes(40_009)
 SIZES = st.sampled_from([0, 1, 30, 500, 2000])
 INDEXES = st.integers(0, 5)
-
-
-def text(start: int, size: int) -> bytes:
-    start %= len(TEXT)
-    return (TEXT * (size // len(TEXT) + 2))[start : start + size]
 
 
 class Passes(ChannelHandler):

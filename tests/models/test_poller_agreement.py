@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from aws_io_async.event_loop import _poller
 from aws_io_async.event_loop._poller import EVENT_READ, EVENT_WRITE, Poller
 from tests import kqueue_emulation
+from tests.faults._report import Fault
 from tests.models.rounds import checked
 from tests.test_poller import SELECTORS, seen
 
@@ -21,6 +22,11 @@ BOTH = EVENT_READ | EVENT_WRITE
 MASKS = st.sampled_from([0, EVENT_READ, EVENT_WRITE, BOTH])
 FORGETFUL = ("EpollSelector", "KqueueSelector")
 """Those whose kernel objects forget a descriptor that is closed."""
+USED_ANEW = Fault(
+    "Limits",
+    "descriptors are closed behind the poller's back, and their numbers used anew",
+    "who has the number now hears what is so, and of all of that",
+)
 
 
 class End:
@@ -170,6 +176,8 @@ class PollerMachine(RuleBasedStateMachine):
             assert seen(poller) == {}
             poller.close()
         self.stack.close()
+        if not self.tells_before_it_closes:
+            USED_ANEW.seen("as the model has it")
 
 
 class ForgetfulMachine(PollerMachine):

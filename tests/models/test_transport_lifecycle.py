@@ -9,7 +9,6 @@ resumes reading after it, and fails with AttributeErrors if written to or closed
 
 import asyncio
 import fcntl
-import random
 import socket
 import struct
 import termios
@@ -21,19 +20,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from aws_io_async import EventLoop
+from tests.faults._report import Fault
+from tests.models.endless import text
 from tests.models.rounds import checked
 from tests.socket_tools import tcp_pair
 
-TEXT = random.Random(1).randbytes(1 << 16)
 SIZES = st.sampled_from([0, 1, 100, 5_000, 70_000, 300_000])
+ANYTHING = Fault(
+    "Network",
+    "program and peer write, pause, end, close, abort and reset in any order",
+    "callbacks in their order, every byte once, as a model has it",
+)
+
+
 PATIENCE = 10.0
 """Seconds after which something that should have happened is missed."""
-
-
-def text(start: int, size: int) -> bytes:
-    """A part of what either side says."""
-    start %= len(TEXT)
-    return (TEXT * (size // len(TEXT) + 2))[start : start + size]
 
 
 def small_buffers(*socks: socket.socket) -> None:
@@ -328,6 +329,7 @@ class TransportMachine(RuleBasedStateMachine):
         self.nothing_went_wrong()
         self.peer.close()
         self.loop.close()
+        ANYTHING.seen("as the model has it")
 
 
 class BufferedMachine(TransportMachine):
