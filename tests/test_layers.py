@@ -75,6 +75,7 @@ ENTRY_POINTS = FLOORS[-1]
 
 PACKAGES = {
     "event_loop": [
+        "_until_done",
         "_handles",
         "_debug",
         "_poller",

@@ -11,6 +11,7 @@ from .. import log
 from ..channel import Channel
 from ..channel_bootstrap import ServerBootstrap, SocketListener
 from ..event_loop._crossing import run_on
+from ..event_loop._until_done import until_done
 from ..event_loop.group import EventLoopGroup
 from ..socket import SocketOptions
 from ._arguments import Tls, check_place, check_window, server_tls
@@ -39,7 +40,8 @@ async def serve(
     Each runs as a task on the loop of its channel, and its stream is closed after it. What it
     raises goes to that loop's exception handler, unless it says that the peer has gone, and it
     has. At the end of the block the listener is closed, the handlers that still run are cancelled,
-    which closes their connections at once, and the end of both is waited for.
+    which closes their connections at once, and the end of both is waited for, also if that is
+    cancelled.
 
     `host` is a literal address, or a path for a socket of the domain LOCAL. Port 0 has the system
     choose one: see `listener.endpoint`. `tls` is a server's `TlsContext`, `ssl.SSLContext` or
@@ -69,10 +71,16 @@ async def serve(
         yield listener
     finally:
         with anyio.CancelScope(shield=True):
-            try:
-                await listener.aclose()
-            finally:
-                await service.cancel()
+            ending = asyncio.ensure_future(_end(listener, service))
+            await until_done({ending})
+            ending.result()
+
+
+async def _end(listener: SocketListener, service: "_Service") -> None:
+    try:
+        await listener.aclose()
+    finally:
+        await service.cancel()
 
 
 class _Service:
@@ -123,17 +131,22 @@ class _Service:
                 on_loop.setdefault(stream.channel.loop, {})[task] = stream
         # What this raises says that a loop has ended, and its tasks with it.
         await asyncio.gather(
-            *(run_on(loop, _cancel(running)) for loop, running in on_loop.items()),
+            *(_cancel_on(loop, running) for loop, running in on_loop.items()),
             return_exceptions=True,
         )
 
 
-async def _cancel(running: "dict[asyncio.Task[None], ChannelStream]") -> None:
-    for task in running:
-        task.cancel()
-    await asyncio.wait(running)
-    for stream in running.values():
-        await stream.channel.wait_closed()
+async def _cancel_on(
+    loop: asyncio.AbstractEventLoop, running: "dict[asyncio.Task[None], ChannelStream]"
+) -> None:
+    async def cancel() -> None:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
+        for stream in running.values():
+            await stream.channel.wait_closed()
+
+    await run_on(loop, cancel())
 
 
 def _says_that_the_peer_has_gone(exc: BaseException) -> bool:

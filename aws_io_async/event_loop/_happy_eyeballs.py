@@ -7,6 +7,7 @@ from itertools import chain, zip_longest
 from typing import TypeVar
 
 from ._names import AddressInfo
+from ._until_done import until_done
 
 T = TypeVar("T")
 
@@ -44,31 +45,32 @@ async def first_to_succeed(
     waiting = list(reversed(attempts))
     won: asyncio.Future[T] | None = None
     try:
-        while won is None and (waiting or running):
-            if waiting:
-                running.add(asyncio.ensure_future(waiting.pop()()))
-            done, _ = await asyncio.wait(
-                running,
-                timeout=delay if waiting else None,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            for attempt in done:
-                running.remove(attempt)
-                error = _failure(attempt)
-                if isinstance(error, Exception):
-                    errors.append(error)
-                elif error is not None:
-                    raise error
-                elif won is None:
-                    won = attempt
-                else:
-                    discard(attempt.result())
+        try:
+            while won is None and (waiting or running):
+                if waiting:
+                    running.add(asyncio.ensure_future(waiting.pop()()))
+                done, _ = await asyncio.wait(
+                    running,
+                    timeout=delay if waiting else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                for attempt in done:
+                    running.remove(attempt)
+                    error = _failure(attempt)
+                    if isinstance(error, Exception):
+                        errors.append(error)
+                    elif error is not None:
+                        raise error
+                    elif won is None:
+                        won = attempt
+                    else:
+                        discard(attempt.result())
+        finally:
+            await _abandon(running, discard)
     except BaseException:
         if won is not None:
             discard(won.result())
         raise
-    finally:
-        await _abandon(running, discard)
     return (None if won is None else won.result()), errors
 
 
@@ -80,9 +82,12 @@ def _failure(attempt: "asyncio.Future[T]") -> BaseException | None:
 
 
 async def _abandon(running: "set[asyncio.Future[T]]", discard: Callable[[T], object]) -> None:
-    """Cancel attempts and wait until they have cleaned up after themselves."""
+    """Cancel attempts and wait until they have cleaned up after themselves, cancelled or not."""
     for attempt in running:
         attempt.cancel()
-    for result in await asyncio.gather(*running, return_exceptions=True):
-        if not isinstance(result, BaseException):
-            discard(result)
+    try:
+        await until_done(running)
+    finally:
+        for attempt in running:
+            if _failure(attempt) is None:
+                discard(attempt.result())

@@ -16,6 +16,7 @@ from ._connection_state import ConnectionState
 from ._scheduler import Scheduler
 from ._tls_transport import SslTransport
 from ._transport import SocketTransport
+from ._until_done import until_done
 
 COPY_SIZE = 256 * 1024
 """Bytes read from the file at a time when copying."""
@@ -42,7 +43,10 @@ def check_arguments(file: Any, offset: Any, count: Any) -> None:
 async def sock_sendfile(
     loop: Scheduler, sock: socket.socket, file: Any, offset: int, count: int | None, fallback: bool
 ) -> int:
-    """Send a file's bytes; returns how many. Leaves the file's position after the last one."""
+    """Send a file's bytes; returns how many.
+
+    Leaves the file's position after the last one that was sent, also if it fails or is cancelled.
+    """
     if loop.get_debug() and sock.gettimeout() != 0:
         raise ValueError("the socket must be non-blocking")
     _sock_ops.check_not_ssl(sock)
@@ -56,7 +60,15 @@ async def sock_sendfile(
     except asyncio.SendfileNotAvailableError:
         if not fallback:
             raise
-    return await _by_copying(loop, file, offset, count, lambda data: loop.sock_sendall(sock, data))
+    return await _by_copying(loop, file, offset, count, partial(_send_some, loop, sock))
+
+
+async def _send_some(loop: Scheduler, sock: socket.socket, data: memoryview) -> int:
+    while True:
+        try:
+            return sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            await _sock_ops.wait_writable(loop, sock)
 
 
 async def sendfile(
@@ -160,24 +172,53 @@ async def _by_kernel(
             os.lseek(file_fd, offset + sent, os.SEEK_SET)
 
 
-async def _by_copying(loop: Scheduler, file: Any, offset: int, count: int | None, send: Any) -> int:
-    """Read on the default executor, as files block, and send what comes."""
+async def _by_copying(
+    loop: Scheduler,
+    file: Any,
+    offset: int,
+    count: int | None,
+    send: Callable[[memoryview], Awaitable[int]],
+) -> int:
+    """Read on the default executor, as files block, and send what comes.
+
+    `send` takes a part of it or all, and returns how many bytes.
+    """
     if hasattr(file, "seek"):
         file.seek(offset)
     buffer = memoryview(bytearray(COPY_SIZE if count is None else min(count, COPY_SIZE)))
     sent = 0
+    has_read = False
     try:
         while count is None or sent < count:
             room = buffer if count is None else buffer[: count - sent]
-            size = await loop.run_in_executor(None, file.readinto, room)
-            if not size:
+            has_read = True
+            rest = room[: await _read(loop, file, room)]
+            if not rest:
                 break
-            await send(room[:size])
-            sent += size
+            while rest:
+                size = await send(rest)
+                sent += size
+                rest = rest[size:]
         return sent
     finally:
-        if sent and hasattr(file, "seek"):
+        if has_read and hasattr(file, "seek"):
             file.seek(offset + sent)
+
+
+async def _read(loop: Scheduler, file: Any, room: memoryview) -> int:
+    """Read on a thread; returns how many bytes.
+
+    Cancelled, it waits for the thread to leave the file alone: the caller may close it next, and
+    its descriptor be another file's.
+    """
+    reading = loop.run_in_executor(None, file.readinto, room)
+    try:
+        await until_done({reading})
+    except asyncio.CancelledError:
+        if not reading.cancelled():
+            reading.exception()  # nobody asks for it any more
+        raise
+    return reading.result() or 0
 
 
 class _Writer(asyncio.Protocol):
@@ -196,12 +237,13 @@ class _Writer(asyncio.Protocol):
         if self._was_paused:
             self.pause_writing()
 
-    async def write(self, data: memoryview) -> None:
+    async def write(self, data: memoryview) -> int:
         if self._lost or self._transport.is_closing():
             raise ConnectionError("Connection is closed by peer")
         if self._room is not None:
             await self._room
         self._transport.write(data)
+        return len(data)
 
     def detach(self) -> None:
         """Give the transport back to its protocol."""

@@ -306,4 +306,8 @@ class Server(asyncio.AbstractServer):
             return
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append(waiter)
-        await waiter
+        try:
+            await waiter
+        finally:
+            if self._waiters is not None:
+                self._waiters.remove(waiter)

@@ -174,7 +174,11 @@ class SubprocessTransport(asyncio.SubprocessTransport):
             return self._returncode
         waiter: asyncio.Future[int] = self._loop.create_future()
         self._exit_waiters.append(waiter)
-        return await waiter
+        try:
+            return await waiter
+        finally:
+            if waiter in self._exit_waiters:
+                self._exit_waiters.remove(waiter)
 
     def _process_exited(self, returncode: int) -> None:
         if self._loop.get_debug():

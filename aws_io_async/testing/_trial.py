@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from ..channel import ChannelDirection, ChannelHandler, ChannelState
 from ..errors import CommonErrorCode, ErrorCode, make
+from ..event_loop._until_done import until_done
 from ..message_pool import IoMessage, MessageType
 from ._channel import QUIET_TURNS, ShutdownCall, TestingChannel
 from ._rules import HandlerContractError, Rule
@@ -313,7 +314,13 @@ class Trial:
         return [t for t in self.subject.timers if not t.cancelled() and t.when() > now]
 
     async def _clean_up(self) -> None:
-        """End what a handler that breaks the rules would leave to others."""
+        """End what a handler that breaks the rules would leave to others, cancelled or not."""
+        cleaning = asyncio.ensure_future(self._end_all())
+        self._tasks.add(cleaning)
+        await until_done({cleaning})
+        cleaning.result()
+
+    async def _end_all(self) -> None:
         self.channel.shutdown(immediately=True)
         await self.channel.settle()
         for _ in range(CANCELLATIONS):
