@@ -22,7 +22,6 @@ import ssl
 import sys
 import weakref
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from . import errors
@@ -89,6 +88,9 @@ _EC_SIGN = ctypes.CFUNCTYPE(_I, _I, _P, _I, _P, _SIZE, _P, _P, _P)
 
 _handlers: dict[int, CustomKeyOpHandler] = {}
 """By the address of a key."""
+
+_made: "dict[type[_OpenSsl], _OpenSsl]" = {}
+"""The one for all, for good: keys have pointers to its functions."""
 
 
 def use_key(context: ssl.SSLContext, chain_path: str, handler: CustomKeyOpHandler) -> None:
@@ -196,16 +198,18 @@ class _OpenSsl:
         return key, False
 
 
-@cache
 def _openssl() -> _OpenSsl:
-    try:
-        return _OpenSsl()
-    except errors.SharedLibrarySymbolError as exc:
-        raise errors.make(
-            CommonErrorCode.ERROR_PLATFORM_NOT_SUPPORTED,
-            f"custom key operations need functions of {ssl.OPENSSL_VERSION} that Python's has not, "
-            f"or hides: {exc.detail}",
-        ) from exc
+    if not _made:
+        try:
+            made = _OpenSsl()
+        except errors.SharedLibrarySymbolError as exc:
+            raise errors.make(
+                CommonErrorCode.ERROR_PLATFORM_NOT_SUPPORTED,
+                f"custom key operations need functions of {ssl.OPENSSL_VERSION} that Python's has "
+                f"not, or hides: {exc.detail}",
+            ) from exc
+        _made.setdefault(_OpenSsl, made)  # another thread may have been faster
+    return _made[_OpenSsl]
 
 
 def _sign_rsa(

@@ -234,7 +234,10 @@ class IoSubscriptions:
         """Tell the subscribers what is new. A callback that raises stops no other."""
         assert self._edges is not None
         by_fd, found = self._by_fd, self._found
-        found.extend((by_fd[fd], events) for fd, events in self._edges.poll() if fd in by_fd)
+        for fd, events in self._edges.poll():
+            subscription = by_fd.get(fd)  # one look: another thread's may fail, and be gone
+            if subscription is not None:
+                found.append((subscription, events))
         try:
             while found:
                 subscription, events = found.popleft()

@@ -10,10 +10,10 @@ callbacks are ready already it does not wait, and is left out altogether for up 
 pay for a system call a link.
 
 While the loop runs, other threads do not touch the ready queue: `call_soon_threadsafe` appends to
-`_foreign`, a deque, which the next turn takes in. A wake-up is written only while `_polling` is
-set. The loop sets it *before* it looks at its queues for the last time, so whoever queues work
-either is seen by that look or sees the flag; signal handlers, which run between any two bytecodes,
-count as such.
+`_foreign`, a deque, which the next turn takes in. While it is at rest they do, under a lock that a
+run begins under. A wake-up is written only while `_polling` is set. The loop sets it *before* it
+looks at its queues for the last time, so whoever queues work either is seen by that look or sees
+the flag; signal handlers, which run between any two bytecodes, count as such.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from ._debug import check_callback, debug_by_default, with_origin
 from ._handles import Handle, TimerHandle
 from ._poller import take_over
 from ._statistics import LoadMeter, LoopStatistics
-from ._watchers import Watcher, Watchers
+from ._watchers import Watcher, Watchers, fd_of
 
 Ts = TypeVarTuple("Ts")
 
@@ -66,6 +66,7 @@ class Scheduler(asyncio.AbstractEventLoop):
         self._guarded = self._debug  # True sends the scheduling calls through their checks
         self._stopping = False
         self._thread_id: int | None = None
+        self._beginning = threading.RLock()  # reentrant, for signal handlers
         self._started_at: float | None = None
         self._now: Callable[[], float] = time.monotonic  # unlike statistics', its time may be faked
         self._clock_resolution = time.get_clock_info("monotonic").resolution
@@ -116,13 +117,26 @@ class Scheduler(asyncio.AbstractEventLoop):
             handle._args = args
             handle._context = copy_context() if context is None else context
             handle._loop = self
-        if self._thread_id in (None, threading.get_ident()):  # then one queue keeps the order
+        thread_id = self._thread_id
+        if thread_id is None:
+            self._queue_at_rest(handle)
+        elif thread_id == threading.get_ident():
             self._ready.append(handle)
         else:
             self._foreign.append(handle)
         if self._polling:
             self._wakeup.wake()
         return handle
+
+    def _queue_at_rest(self, handle: Handle) -> None:
+        """The loop does not run, or began just now: while it does not, one queue keeps order."""
+        with self._beginning:
+            self._check_closed()
+            if self._thread_id is None:
+                self._take_foreign()  # what was too late for the last run comes first
+                self._ready.append(handle)
+            else:
+                self._foreign.append(handle)
 
     def _call_soon_serialized(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """In the order of these calls, whichever threads make them: one queue takes them all."""
@@ -175,11 +189,7 @@ class Scheduler(asyncio.AbstractEventLoop):
         return self._now()
 
     def _make_handle(
-        self,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        context: Context | None,
-        caller: str,
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: Any, caller: str
     ) -> Handle:
         """asyncio's own handle, which remembers its origin. RuntimeError on a dead loop."""
         self._check_closed()
@@ -187,11 +197,7 @@ class Scheduler(asyncio.AbstractEventLoop):
         return with_origin(asyncio.Handle(callback, args, self, context), __file__)
 
     def _make_timer(
-        self,
-        when: float,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        context: Context | None,
+        self, when: float, callback: Callable[..., object], args: tuple[Any, ...], context: Any
     ) -> TimerHandle:
         """asyncio's own timer handle, which remembers its origin. RuntimeError on a dead loop."""
         self._check_closed()
@@ -233,7 +239,7 @@ class Scheduler(asyncio.AbstractEventLoop):
         return self._watchers.remove_reader(fd, only)
 
     def _remove_writer(self, fd: int, only: Watcher | None = None) -> bool:
-        """Stop watching, if it is `only` that watches; says whether there was a watcher to stop."""
+        """As `_remove_reader`."""
         return self._watchers.remove_writer(fd, only)
 
     def _check_no_transport(self, fd: int) -> None:
@@ -245,25 +251,19 @@ class Scheduler(asyncio.AbstractEventLoop):
 
     def _free_fd(self, fileobj: Any) -> int:
         """The fd of what the application wants to watch itself; ValueError if it has none."""
-        fd = fileobj
-        if not isinstance(fd, int):
-            try:
-                fd = int(fileobj.fileno())
-            except (AttributeError, TypeError, ValueError):
-                raise ValueError(f"Invalid file object: {fileobj!r}") from None
-        if fd < 0:
-            raise ValueError(f"Invalid file descriptor: {fd}")
+        fd = fd_of(fileobj)
         self._check_no_transport(fd)
         return fd
 
     # Running
 
     def run_forever(self) -> None:
-        self._check_closed()
-        self._check_running()
         old_hooks = sys.get_asyncgen_hooks()
         old_depth = sys.get_coroutine_origin_tracking_depth()
-        self._thread_id = threading.get_ident()
+        with self._beginning:
+            self._check_closed()
+            self._check_running()
+            self._thread_id = threading.get_ident()
         self._started_at = time.monotonic()
         try:
             self._track_coroutine_origins(self._debug)
@@ -352,7 +352,7 @@ class Scheduler(asyncio.AbstractEventLoop):
 
     def _take_foreign(self) -> None:
         foreign = self._foreign
-        while foreign:
+        for _ in range(len(foreign)):  # and no more, however fast others add to it
             self._ready.append(foreign.popleft())
 
     def _due_timers(self, now: float) -> list[Handle]:
@@ -412,10 +412,8 @@ class Scheduler(asyncio.AbstractEventLoop):
             logger.warning("Executing %r took %.3f seconds", callback, duration)
 
     def _callback_failed(self, callback: object, exc: BaseException) -> None:
-        context: dict[str, Any] = {
-            "message": f"Exception in callback {callback!r}",
-            "exception": exc,
-        }
+        message = f"Exception in callback {callback!r}"
+        context: dict[str, Any] = {"message": message, "exception": exc}
         if isinstance(callback, asyncio.Handle):
             context["handle"] = callback
         self.call_exception_handler(context)
@@ -432,13 +430,14 @@ class Scheduler(asyncio.AbstractEventLoop):
         return self._closed
 
     def close(self) -> None:
-        if self._thread_id is not None and not self._forked:
-            raise RuntimeError("Cannot close a running event loop")
-        if self._closed:
-            return
-        self._closed = self._guarded = True
-        self._ready.clear()
-        self._foreign.clear()
+        with self._beginning:
+            if self._thread_id is not None and not self._forked:
+                raise RuntimeError("Cannot close a running event loop")
+            if self._closed:
+                return
+            self._closed = self._guarded = True
+            self._ready.clear()
+            self._foreign.clear()
         self._timers.clear()
         self._watchers.close()
         self._wakeup.close()
@@ -447,6 +446,7 @@ class Scheduler(asyncio.AbstractEventLoop):
         """This process is a forked child: the loop is its parent's."""
         self._forked = self._guarded = True
         self._polling = False  # nobody of this process is to wake it
+        self._beginning = threading.RLock()  # another thread may have had it
         self._watchers.disown()
 
     # Debug mode and misuse

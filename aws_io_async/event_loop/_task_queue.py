@@ -6,6 +6,7 @@ its submission is not the pending one any more, and does nothing.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .tasks import Task, TaskStatus
@@ -36,10 +37,10 @@ class TaskQueue:
         self._open = True
 
     def schedule_now(self, task: Task) -> None:
-        self._loop.call_soon_threadsafe(self._run, self._submit(task))
+        self._hand_over(self._loop.call_soon_threadsafe, self._run, self._submit(task))
 
     def schedule_now_serialized(self, task: Task) -> None:
-        self._loop._call_soon_serialized(self._run, self._submit(task))
+        self._hand_over(self._loop._call_soon_serialized, self._run, self._submit(task))
 
     def schedule_future(self, task: Task, run_at_nanos: int) -> None:
         when = run_at_nanos / 1e9
@@ -47,7 +48,8 @@ class TaskQueue:
         if self._loop.thread_is_callers_thread():
             submission.timer = self._loop.call_at(when, self._run, submission)
         else:
-            self._loop.call_soon_threadsafe(self._start_timer, submission, when)
+            schedule = self._loop.call_soon_threadsafe
+            self._hand_over(schedule, self._start_timer, submission, when)
 
     def _start_timer(self, submission: Submission, when: float) -> None:
         if self._pending.get(submission.task) is submission:
@@ -62,6 +64,19 @@ class TaskQueue:
             task._not_pending()
             raise RuntimeError(f"{task!r} cannot be scheduled: the event loop is closed")
         return submission
+
+    def _hand_over(
+        self, schedule: Callable[..., object], run: Callable[..., None], submission: Submission,
+        *args: float,
+    ) -> None:  # fmt: skip
+        """`schedule(run, submission, *args)`, unless the loop is closed and has told the task."""
+        try:
+            schedule(run, submission, *args)
+        except RuntimeError:
+            if self._pending.get(submission.task) is submission:
+                del self._pending[submission.task]
+                submission.task._not_pending()
+                raise
 
     def cancel(self, task: Task) -> None:
         submission = self._pending.pop(task, None)

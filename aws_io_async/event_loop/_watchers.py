@@ -168,3 +168,16 @@ def _watcher(
 ) -> Watcher:
     run = (copy_context() if context is None else context).run
     return run, partial(callback, *args) if args else callback
+
+
+def fd_of(fileobj: Any) -> int:
+    """The descriptor of what is one or has one; ValueError if it has none."""
+    fd = fileobj
+    if not isinstance(fd, int):
+        try:
+            fd = int(fileobj.fileno())
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"Invalid file object: {fileobj!r}") from None
+    if fd < 0:
+        raise ValueError(f"Invalid file descriptor: {fd}")
+    return fd

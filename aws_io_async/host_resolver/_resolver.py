@@ -272,7 +272,7 @@ class HostResolver:
             refresher, self._refresher = self._refresher, None
         if refresher is not None:
             refresher.stop()
-        for waiter, name in list(self._waiters.items()):
+        for waiter, name in self._waiters.copy().items():  # those that are served leave meanwhile
             detail = f"{name}: the resolver was shut down while the name was looked up"
             waiter.set_exception(errors.make(ErrorCode.IO_DNS_HOST_REMOVED_FROM_CACHE, detail))
 
