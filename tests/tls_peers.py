@@ -125,6 +125,6 @@ class Peer:
 
 def openssl_client_hello() -> bytes:
     """What a client of the ssl module says first."""
-    peer = Peer(ssl.create_default_context())
+    peer = Peer(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     peer.handshake()
     return peer.outgoing.read()

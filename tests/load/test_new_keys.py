@@ -102,7 +102,7 @@ def test_nor_while_it_shuts_down(client: Client, ca: trustme.CA) -> None:
 
 def test_often_is_well_if_there_is_data_as_well(client: Client, ca: trustme.CA) -> None:
     engine, records = connected(client, ca)
-    rounds = few(4000)
+    rounds = few(2000)
     for number in range(rounds):
         data = number.to_bytes(4) * 512
         engine.receive_data(records.key_update() + records.data(data))
