@@ -127,7 +127,8 @@ class SocketOptions:
             if not isinstance(value, int) or not 0 <= value <= _MAX_UINT16:
                 raise _invalid(f"{name} must be an integer from 0 to {_MAX_UINT16}, not {value!r}")
         name = self.network_interface_name
-        if len(os.fsencode(name)) > NETWORK_INTERFACE_NAME_MAX or "\0" in name:
+        size = _size(name)
+        if size is None or size > NETWORK_INTERFACE_NAME_MAX or "\0" in name:
             raise _invalid(
                 f"network_interface_name {name!r} is not a name of "
                 f"at most {NETWORK_INTERFACE_NAME_MAX} bytes"
@@ -296,8 +297,9 @@ def peer_endpoint(sock: socket.socket, domain: SocketDomain) -> SocketEndpoint |
 
 
 def _parse_zone(zone: str, address: str) -> int:
-    if zone.isascii() and zone.isdigit():
-        return int(zone)
+    number = _number(zone)
+    if number is not None:
+        return number
     try:
         return socket.if_nametoindex(zone)
     except (OSError, ValueError):
@@ -308,8 +310,9 @@ def _check_path(path: str) -> str:
     """A name of Linux's abstract namespace begins with NUL; elsewhere there must be none."""
     if not path:
         raise errors.make(CommonErrorCode.ERROR_FILE_INVALID_PATH, "a LOCAL socket needs a path")
-    if len(os.fsencode(path)) > LOCAL_ADDRESS_MAX:
-        raise _invalid_address(f"{path!r} is longer than {LOCAL_ADDRESS_MAX} bytes")
+    size = _size(path)
+    if size is None or size > LOCAL_ADDRESS_MAX:
+        raise _invalid_address(f"{path!r} is no path of at most {LOCAL_ADDRESS_MAX} bytes")
     if "\0" in path[1:]:
         raise _invalid_address(f"{path!r} has a NUL in it")
     return path
@@ -318,9 +321,26 @@ def _check_path(path: str) -> str:
 def _parse_cid(address: str) -> int:
     if address == "-1":
         return VSOCK_CID_ANY
-    if address.isascii() and address.isdigit() and int(address) <= _MAX_UINT32:
-        return int(address)
+    number = _number(address)
+    if number is not None:
+        return number
     raise _invalid_address(f"{address!r} is no VSOCK context id")
+
+
+def _number(text: str) -> int | None:
+    """32 bits in decimal; None for anything else."""
+    if not (text.isascii() and text.isdigit() and len(text.lstrip("0")) <= len(f"{_MAX_UINT32}")):
+        return None
+    number = int(text.lstrip("0") or "0")  # int() counts zeros among the digits that it takes
+    return number if number <= _MAX_UINT32 else None
+
+
+def _size(name: str) -> int | None:
+    """In bytes; None for a name that no file of this system can have."""
+    try:
+        return len(os.fsencode(name))
+    except UnicodeEncodeError:
+        return None
 
 
 def _bind_to_interface(sock: socket.socket, name: str, domain: SocketDomain) -> None:

@@ -249,7 +249,7 @@ class TlsContextOptions:
         aws-c-io has nothing like it.
         """
         crl = _bytes(crl, "revocation list")
-        if b"-----BEGIN" in crl:
+        if not crl or b"-----BEGIN" in crl:  # nothing is no list in any form
             crl = _only(_REVOCATION_LISTS, crl, "revocation list")
         else:
             label = PemObjectType.X509_CRL

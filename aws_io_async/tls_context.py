@@ -48,6 +48,9 @@ __all__ = [
 DEFAULT_NEGOTIATION_TIMEOUT = 10.0
 """Seconds, as in aws-c-io."""
 
+MAX_SERVER_NAME = 253
+"""Bytes of a name without the dot of the root (RFC 1035, section 2.3.4)."""
+
 
 def is_alpn_available() -> bool:
     """Whether OpenSSL can negotiate application protocols (RFC 7301). Any thread."""
@@ -244,7 +247,8 @@ def _server_name(name: str) -> str:
         encoded = bare.encode("idna")
     except UnicodeError as exc:
         raise errors.make(ErrorCode.IO_TLS_CTX_ERROR, f"server name {name!r}: {exc}") from exc
-    if not encoded or b"\0" in encoded:
+    # The codec has not looked at dots that it has made of other characters.
+    if not 1 <= len(encoded) <= MAX_SERVER_NAME or encoded.startswith(b".") or b"\0" in encoded:
         raise errors.make(ErrorCode.IO_TLS_CTX_ERROR, f"{name!r} cannot be the name of a server")
     return bare
 
