@@ -494,6 +494,23 @@ class TestOwnership:
             assert sorted(ran) == ["read", "write"]
             ours.remove_reader(new)
 
+    def test_a_number_used_anew_and_watched_for_the_same(self, ours: EventLoop) -> None:
+        """The kernel has forgotten the old one: taking over its registration is not enough."""
+        a, b = nonblocking_pair()
+        number = a.fileno()
+        ours.add_reader(a, print)
+        a.close()
+        b.close()
+        c, d = nonblocking_pair()
+        with c, d:
+            new, peer = (c, d) if c.fileno() == number else (d, c)
+            got: list[bytes] = []
+            ours.add_reader(new, lambda: got.append(new.recv(1)))
+            peer.send(b"x")
+            run_a_while(ours)
+            assert got == [b"x"]
+            ours.remove_reader(new)
+
     def test_a_callback_that_removes_itself_and_adds_another(self, loop: Loop, pair: Pair) -> None:
         a, b = pair
         got: list[str] = []

@@ -32,8 +32,9 @@ class Poller(Protocol):
 
     def update(self, fd: int, old: int, new: int) -> None:
         """Change what is waited for on `fd` from `old` to `new`, masks of EVENT_READ and
-        EVENT_WRITE, 0 for nothing. Raises OSError if the kernel refuses `fd` (EBADF; EPERM for
-        a regular file under epoll); taking away never fails."""
+        EVENT_WRITE, 0 for nothing; what is not in `old` may be registered all the same. Raises
+        OSError if the kernel refuses `fd` (EBADF; EPERM for a regular file under epoll); taking
+        away never fails."""
 
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
         """Wait for events, at most `timeout` seconds (0: don't, None: for ever)."""
@@ -58,7 +59,7 @@ class SelectorPoller:
     def update(self, fd: int, old: int, new: int) -> None:
         if not new:
             self._selector.unregister(fd)
-        elif old:
+        elif old or fd in self._selector.get_map():
             self._selector.modify(fd, new)
         else:
             self._selector.register(fd, new)

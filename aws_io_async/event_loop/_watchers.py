@@ -47,8 +47,7 @@ class Watchers:
         context: Context | None,
     ) -> Watcher:
         """Run `callback(*args)` whenever `fd` is readable, in place of what ran so far."""
-        if fd not in self.readers:
-            self._register(fd, EVENT_READ)
+        self._register(fd, EVENT_READ)
         watcher = self.readers[fd] = _watcher(callback, args, context)
         return watcher
 
@@ -60,8 +59,7 @@ class Watchers:
         context: Context | None,
     ) -> Watcher:
         """Run `callback(*args)` whenever `fd` is writable, in place of what ran so far."""
-        if fd not in self.writers:
-            self._register(fd, EVENT_WRITE)
+        self._register(fd, EVENT_WRITE)
         watcher = self.writers[fd] = _watcher(callback, args, context)
         return watcher
 
@@ -84,7 +82,9 @@ class Watchers:
         return True
 
     def _register(self, fd: int, event: int) -> None:
-        old = self._registered(fd)
+        # Also if it is said to be registered: it may have been closed behind our back, and the
+        # number be used anew.
+        old = self._registered(fd) & ~event
         self._poller.update(fd, old, old | event)
         if not old:
             self.fresh.add(fd)

@@ -56,7 +56,7 @@ class Echo(asyncio.Protocol):
 @asynccontextmanager
 async def loops_own_server(backlog: int = 1024) -> AsyncIterator[int]:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Echo, LOOPBACK, 0, backlog=backlog)
+    server: Any = await loop.create_server(Echo, LOOPBACK, 0, backlog=backlog)
     yield server.sockets[0].getsockname()[1]
     server.close()
     server.abort_clients()  # SYN cookies make connections up whose clients have long gone
