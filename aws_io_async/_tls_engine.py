@@ -227,7 +227,7 @@ class TlsEngine:
         """
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be positive, got {max_bytes!r}")
-        chunk = self._read_record(min(max_bytes, MAX_PLAINTEXT))
+        chunk = self._read_record(max_bytes if max_bytes < MAX_PLAINTEXT else MAX_PLAINTEXT)
         return chunk if chunk is not None else self._why_nothing(b"")
 
     def read_available(self, max_bytes: int = sys.maxsize) -> bytes | None:

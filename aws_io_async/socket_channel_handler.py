@@ -176,13 +176,18 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
         message.data = data
         message.message_type = _DATA
         message.on_completion = message.tag = None
+        lane = slot.lane_to_right
+        if lane is not None:
+            lane.deliver(message)
+            if slot.channel.is_clogged:
+                self._follow_window()
+            return
         try:
             slot.send_message(message, _READ)
         except ChannelError:  # nobody is to the right, for now
             self._hold(data)
             return
-        if self._exact or slot.channel.is_clogged:
-            self._follow_window()
+        self._follow_window()
 
     def _window(self) -> int:
         slot = self.slot

@@ -16,17 +16,17 @@ Source: aws-c-io's `tls_channel_handler.h` and the handlers behind it.
 
 import asyncio
 import contextlib
-import enum
 import ssl
 from collections.abc import Awaitable
 
 from . import log
 from ._ssl_context import requested_name
+from ._tls_channel_state import LEGAL_MOVES, State, ended, is_socket_closed, unknown, why_not
 from ._tls_engine import MAX_PLAINTEXT, TlsEngine, TlsState
-from ._tls_held_writes import HeldWrites
+from ._tls_held_writes import HeldWrites, completing
 from ._tls_window import HANDSHAKE_WINDOW, RECORD_OVERHEAD, CiphertextWindow
 from .channel import ChannelDirection, ChannelHandler, ChannelSlot, ChannelTask
-from .errors import AwsIoError, Code, CommonErrorCode, ErrorCode, make, translate
+from .errors import AwsIoError, Code, ErrorCode, make, translate
 from .event_loop.tasks import TaskStatus
 from .message_pool import IoMessage, MessageType
 from .statistics import TlsNegotiationStatus, TlsStatistics
@@ -35,23 +35,10 @@ from .tls_context import TlsConnectionOptions, TlsNegotiatedProtocol
 logger = log.logger(log.LogSubject.TLS)
 
 
-class _State(enum.Enum):
-    WAITING = enum.auto()  # for start_negotiation()
-    NEGOTIATING = enum.auto()
-    NEGOTIATED = enum.auto()
-    FAILED = enum.auto()  # in the negotiation, or later
-
-
-_LEGAL_MOVES = {
-    _State.WAITING: {_State.NEGOTIATING, _State.FAILED},
-    _State.NEGOTIATING: {_State.NEGOTIATED, _State.FAILED},
-    _State.NEGOTIATED: {_State.FAILED},
-    _State.FAILED: set[_State](),
-}
-
 # Looked at for every message: a global is found faster than an enum's member.
-_NEGOTIATED, _FAILED, _DATA = _State.NEGOTIATED, _State.FAILED, MessageType.APPLICATION_DATA
+_NEGOTIATED, _FAILED, _DATA = State.NEGOTIATED, State.FAILED, MessageType.APPLICATION_DATA
 _READ, _WRITE = ChannelDirection.READ, ChannelDirection.WRITE
+_new_message = IoMessage.__new__
 
 
 class TlsChannelHandler(ChannelHandler):
@@ -90,7 +77,8 @@ class TlsChannelHandler(ChannelHandler):
             raise make(
                 ErrorCode.IO_TLS_CTX_ERROR, f"server_name {options.server_name!r}: {exc}"
             ) from exc
-        self._state = _State.WAITING
+        self._state = State.WAITING
+        self._direct = False
         self._error: BaseException | None = None  # why it is FAILED
         self._timer: asyncio.TimerHandle | None = None
         self._window = CiphertextWindow()
@@ -136,10 +124,11 @@ class TlsChannelHandler(ChannelHandler):
         side = "server" if self._server_side else "client"
         return f"<TlsChannelHandler {side} {self._state.name} {self._engine.version or ''}>"
 
-    def _move_to(self, state: _State) -> None:
-        if state not in _LEGAL_MOVES[self._state]:
+    def _move_to(self, state: State) -> None:
+        if state not in LEGAL_MOVES[self._state]:
             raise AssertionError(f"a TLS handler cannot go from {self._state} to {state}")
         self._state = state
+        self._direct = state is _NEGOTIATED and self._options.on_data_read is None
 
     def _own_slot(self) -> ChannelSlot:
         if self.slot is None:
@@ -164,10 +153,10 @@ class TlsChannelHandler(ChannelHandler):
             self._start_negotiation()
 
     def _start_negotiation(self) -> None:
-        if self._state is not _State.WAITING:
+        if self._state is not State.WAITING:
             return
         channel = self._own_slot().channel
-        self._move_to(_State.NEGOTIATING)
+        self._move_to(State.NEGOTIATING)
         self.statistics.handshake_status = TlsNegotiationStatus.ONGOING
         self.statistics.handshake_start_ns = channel.current_clock_time()
         if self._options.timeout:
@@ -244,6 +233,26 @@ class TlsChannelHandler(ChannelHandler):
 
         Raises IO_CHANNEL_UNKNOWN_MESSAGE_TYPE for another handler's messages.
         """
+        lane = slot.lane_to_right
+        if self._direct and lane is not None and message.message_type is _DATA:
+            # Most messages: there is no window to be minded, and nobody else to be told.
+            engine = self._engine
+            engine.receive_data(message.data)
+            try:
+                data = engine.read(MAX_PLAINTEXT)
+            except ssl.SSLError:  # is raised again
+                data = None
+            if data:
+                done = engine.idle
+                message = _new_message(IoMessage)
+                message.data = data
+                message.message_type = _DATA
+                message.on_completion = message.tag = None
+                lane.deliver(message)
+                if done:
+                    return
+            self._deliver()
+            return
         if self._state is _FAILED or self._reading_ended:
             return
         size = len(message.data)
@@ -253,12 +262,12 @@ class TlsChannelHandler(ChannelHandler):
         elif message.message_type is MessageType.END_OF_INPUT:
             self._engine.receive_eof()
         else:
-            raise _unknown(message)
+            raise unknown(message)
         if self._state is _NEGOTIATED:
             self._deliver()
             return
         self._window.ask(slot, size)  # a handshake needs no window: it takes all that comes
-        if self._state is _State.WAITING:
+        if self._state is State.WAITING:
             self._start_negotiation()
         else:
             self._negotiate()
@@ -349,11 +358,11 @@ class TlsChannelHandler(ChannelHandler):
         something would be missing from the stream: then the error is raised, and ends the channel.
         """
         if (
-            self._state is not _NEGOTIATED
+            message.message_type is not _DATA
+            or self._state is not _NEGOTIATED
             or self._writing_ended
-            or message.message_type is not _DATA
         ):
-            self._refuse(slot, message, self._why_not(message))
+            self._refuse(slot, message, why_not(message, self._error, self._writing_ended))
             return
         engine = self._engine
         try:
@@ -367,25 +376,16 @@ class TlsChannelHandler(ChannelHandler):
             self._held.hold(message)
             self._flush()
             return
-        out = IoMessage(engine.data_to_send())
-        if message.on_completion is not None:
-            out.on_completion = lambda channel, _, error: message.complete(channel, error)
-        slot.send_message(out, _WRITE)
-
-    def _why_not(self, message: IoMessage) -> AwsIoError:
-        """What keeps a message from being sent."""
-        if message.message_type is MessageType.END_OF_INPUT:
-            return make(
-                CommonErrorCode.ERROR_UNSUPPORTED_OPERATION,
-                "TLS ends both directions at once: shut the channel down instead",
-            )
-        if message.message_type is not _DATA:
-            return _unknown(message)
-        if self._error is not None:
-            return translate(self._error)
-        if self._writing_ended:
-            return _ended()
-        return make(ErrorCode.IO_TLS_ERROR_NOT_NEGOTIATED, "wait for on_negotiation_result")
+        out = _new_message(IoMessage)
+        out.data = engine.data_to_send()
+        out.message_type = _DATA
+        out.tag = None
+        out.on_completion = None if message.on_completion is None else completing(message)
+        lane = slot.lane_to_left
+        if lane is not None:
+            lane.deliver(out)
+        else:
+            slot.send_message(out, _WRITE)
 
     def _refuse(self, slot: ChannelSlot, message: IoMessage, error: AwsIoError) -> None:
         if message.on_completion is None:
@@ -412,14 +412,14 @@ class TlsChannelHandler(ChannelHandler):
     ) -> Awaitable[object] | None:
         if direction is _WRITE:
             # Who has ended the connection below TLS expects no close_notify.
-            if not free_scarce_resources_immediately and not _is_socket_closed(error):
+            if not free_scarce_resources_immediately and not is_socket_closed(error):
                 self._engine.shutdown()
                 self._flush()
             self._engine.abandon()
             self._writing_ended = True
-            self._held.fail(slot.channel, _ended())
+            self._held.fail(slot.channel, ended())
             return None
-        if self._state in (_State.WAITING, _State.NEGOTIATING):
+        if self._state in (State.WAITING, State.NEGOTIATING):
             code, detail = ErrorCode.IO_TLS_ERROR_NEGOTIATION_FAILURE, "the channel was shut down"
             self._negotiation_failed(error or self._made(code, detail))
         if (
@@ -429,12 +429,13 @@ class TlsChannelHandler(ChannelHandler):
             or self._engine.state is not TlsState.OPEN
             or not self._engine.readable
         ):
-            self._reading_ended = True
+            self._end_reading()
             return None
         return self._drain()
 
     async def _drain(self) -> None:
         """Wait until all plaintext that has come has been taken."""
+        self._direct = False
         self._drained = asyncio.get_running_loop().create_future()
         try:
             self._deliver()
@@ -442,7 +443,11 @@ class TlsChannelHandler(ChannelHandler):
                 logger.warning("%r: the shutdown waits until what has come is taken", self)
             await self._drained
         finally:
-            self._reading_ended = True
+            self._end_reading()
+
+    def _end_reading(self) -> None:
+        self._reading_ended = True
+        self._direct = False
 
     def _end_drain(self) -> None:
         if self._drained is not None and not self._drained.done():
@@ -450,31 +455,20 @@ class TlsChannelHandler(ChannelHandler):
 
     def close(self) -> None:
         """The channel has ended, or goes on without TLS: nobody will be told anything any more."""
-        if self._state in (_State.WAITING, _State.NEGOTIATING):
+        if self._state in (State.WAITING, State.NEGOTIATING):
             code, detail = ErrorCode.ERROR_IO_OPERATION_CANCELLED, "TLS was taken out"
             self._give_up(self._made(code, detail))
         self._engine.abandon()
-        self._reading_ended = self._writing_ended = True
+        self._end_reading()
+        self._writing_ended = True
         self._end_drain()
-        self._held.fail(self._own_slot().channel, _ended())
+        self._held.fail(self._own_slot().channel, ended())
 
     def gather_statistics(self) -> TlsStatistics:
         return self.statistics
 
     def reset_statistics(self) -> None:
         self.statistics.reset()
-
-
-def _unknown(message: IoMessage) -> AwsIoError:
-    return make(ErrorCode.IO_CHANNEL_UNKNOWN_MESSAGE_TYPE, f"{message!r} is nothing for TLS")
-
-
-def _ended() -> AwsIoError:
-    return make(ErrorCode.IO_TLS_ERROR_WRITE_FAILURE, "the channel is being shut down")
-
-
-def _is_socket_closed(error: BaseException | None) -> bool:
-    return isinstance(error, AwsIoError) and error.code is ErrorCode.IO_SOCKET_CLOSED
 
 
 def setup_client_tls(

@@ -59,6 +59,7 @@ FLOORS = [
         "socket_channel_handler",
         "_tls_window",
         "_tls_held_writes",
+        "_tls_channel_state",
         "tls_channel_handler",
         "alpn_handler",
     ],

@@ -190,6 +190,7 @@ ECHO: list[tuple[str, Server, str, list[tuple[int, int]]]] = [
     ("TLS streams", Server("_serve_asyncio", "stream", tls=True), "tls", [(1024, 10)]),
     ("channel", CHANNEL, "tcp", [(1024, 10)]),
     ("channel, coroutine", Server("_serve_channels", "coroutine"), "tcp", [(1024, 10)]),
+    ("channel, awaited write", Server("_serve_channels", "write"), "tcp", [(1024, 10)]),
     ("TLS channel", TLS_CHANNEL, "tls", [(1024, 10)]),
 ]
 """Name, server, mode of the load; bytes and connections."""

@@ -16,10 +16,17 @@ from ._serve_asyncio import BACKLOG, serve, server_context
 
 class Echo(ChannelHandler):
     def process_read_message(self, slot: ChannelSlot, message: IoMessage) -> None:
-        slot.send_message(IoMessage(message.data), ChannelDirection.WRITE)
+        slot.send_message(message, ChannelDirection.WRITE)
 
 
 class CoroutineEcho(ChannelHandler):
+    async def process_read_message(self, slot: ChannelSlot, message: IoMessage) -> None:
+        slot.send_message(message, ChannelDirection.WRITE)
+
+
+class WritingEcho(ChannelHandler):
+    """Waits until the kernel has what it wrote."""
+
     async def process_read_message(self, slot: ChannelSlot, message: IoMessage) -> None:
         await slot.write(message.data)
 
@@ -33,7 +40,7 @@ def set_up(channel: Channel | None, error: BaseException | None) -> None:
 
 
 async def start(interface: str, tls: ssl.SSLContext | None) -> tuple[int, object]:
-    handler = {"plain": Echo, "coroutine": CoroutineEcho}[interface]
+    handler = {"plain": Echo, "coroutine": CoroutineEcho, "write": WritingEcho}[interface]
     listener = await ServerBootstrap().new_socket_listener(
         "127.0.0.1",
         tls=TlsContext.from_ssl_context(tls, server_side=True) if tls else None,

@@ -11,6 +11,7 @@ NOTHING = "-"
 CHANNELS = {
     "channel, 1 KiB, 10 connections": "protocol, 1 KiB, 10 connections",
     "channel, coroutine, 1 KiB, 10 connections": "protocol, 1 KiB, 10 connections",
+    "channel, awaited write, 1 KiB, 10 connections": "protocol, 1 KiB, 10 connections",
     "TLS channel, 1 KiB, 10 connections": "TLS protocol, 1 KiB, 10 connections",
 }
 """What a channel is compared with, on the same loop."""

@@ -55,11 +55,11 @@ class ChannelSlot:
         "_inherited",
         "_reads",
         "_removed",
-        "_to_left",
-        "_to_right",
         "_writes",
         "channel",
         "handler",
+        "lane_to_left",
+        "lane_to_right",
         "left",
         "right",
         "upstream_message_overhead",
@@ -81,9 +81,9 @@ class ChannelSlot:
         self._removed = False
         self._reads: Lane | None = None
         self._writes: Lane | None = None
-        # The neighbours' lanes, while nothing but the lane has a say in what is sent there.
-        self._to_left: Lane | None = None
-        self._to_right: Lane | None = None
+        # The neighbours' lanes, while no window and no end has a say in what is sent there.
+        self.lane_to_left: Lane | None = None
+        self.lane_to_right: Lane | None = None
         self._inherited: list[tuple[ChannelDirection, IoMessage]] = []  # wait for the handler
 
     def __repr__(self) -> str:
@@ -188,7 +188,7 @@ class ChannelSlot:
 
     def _leave(self, new: "ChannelSlot | None") -> None:
         left, right = self.left, self.right
-        self.left = self.right = self._to_left = self._to_right = None
+        self.left = self.right = self.lane_to_left = self.lane_to_right = None
         self._removed = True
         if new is not None:
             new._link(left, right, self)
@@ -239,7 +239,7 @@ class ChannelSlot:
         shut down. The message is then still the caller's. What the next handler raises is not
         raised here: it ends the channel.
         """
-        lane = self._to_left if direction is _WRITE else self._to_right
+        lane = self.lane_to_left if direction is _WRITE else self.lane_to_right
         if lane is None or lane._busy or self.channel._thread_id != get_ident():
             self._send_with_care(message, direction)
             return
@@ -400,9 +400,9 @@ class ChannelSlot:
         """Neighbours, or their handlers, are others, or the channel has ended."""
         left, right = self.left, self.right
         ended = self.channel._has_ended
-        self._to_left = left._writes if left is not None and not ended else None
+        self.lane_to_left = left._writes if left is not None and not ended else None
         windows = self.channel.read_back_pressure_enabled
-        self._to_right = right._reads if right is not None and not (windows or ended) else None
+        self.lane_to_right = right._reads if right is not None and not (windows or ended) else None
 
     def lane(self, direction: ChannelDirection) -> Lane | None:
         """Where the messages of one direction pass through; None without a handler."""
