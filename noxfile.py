@@ -62,6 +62,29 @@ def conformance(session: nox.Session) -> None:
 
 
 @nox.session
+def load(session: nox.Session) -> None:
+    """The tests under load in full: 10,000 connections, 1,000 ends at once; takes minutes."""
+    session.install("-e", ".[test]")
+    options = ("--loops", "aws_io_async", "--timeout", "300")
+    rounds = {"AWS_IO_FAULTS_ROUNDS": "20"}
+    session.run("python", "-m", "pytest", *options, "tests/load", *session.posargs, env=rounds)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Everything at once for minutes, 3 unless an argument says otherwise; `--json FILE`."""
+    session.install("-e", ".[test]")
+    session.run("python", "-W", "error", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """The fault rig, for some minutes; `--page docs/reliability.md` writes its tables."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.faults", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Our loop, asyncio's, uvloop and others, side by side. Needs a quiet machine."""
     session.install("-e", ".[bench]")

@@ -35,32 +35,64 @@ class Wire(Protocol):
         """At once, in the middle of everything."""
 
 
+class Side:
+    """What one side of a conversation has done so far."""
+
+    def __init__(self, wire: Wire, says: str, hears: str) -> None:
+        self._wire = wire
+        self._says, self._hears = Identity(says), Identity(hears)
+        self.sent = 0
+        self.received = 0
+
+    @property
+    def verified(self) -> int:
+        return self._hears.position
+
+    async def send(self, size: int) -> None:
+        """All that it has to say."""
+        while self.sent < size:
+            data = self._says.take(min(CHUNK, size - self.sent))
+            await self._wire.send(data)
+            self.sent += len(data)
+
+    def hear(self, data: bytes) -> None:
+        """Raises WrongBytesError unless they are the ones that come next."""
+        self.received += len(data)
+        self._hears.check(data)
+
+    async def receive(self) -> bool:
+        """Some bytes; whether there were any before the end."""
+        data = await self._wire.receive()
+        self.hear(data)
+        return bool(data)
+
+    def ended(self, size: int) -> None:
+        """That was to be all."""
+        self._hears.ended(size)
+
+
 class Ledger:
     """Who has sent and received how much. Thread: any."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._answered: dict[int, tuple[int, int]] = {}
+        self._answered: dict[int, Side] = {}
         self.totals: Counter[str] = Counter()
         self.failures: list[BaseException] = []
 
-    def answered(self, number: int, received: int, sent: int) -> None:
+    def answered(self, number: int, server: Side) -> None:
         """A server has received and sent everything of one conversation."""
         with self._lock:
-            self._answered[number] = received, sent
+            self._answered[number] = server
 
-    def completed(self, number: int, sent: int, received: int) -> None:
+    def completed(self, number: int, client: Side) -> None:
         """So has its client."""
         with self._lock:
-            heard, said = self._answered.pop(number)
             self.totals["conversations"] += 1
-            self.totals["bytes sent"] += sent + said
-            self.totals["bytes received"] += heard + received
-
-    def verified(self, size: int) -> None:
-        """So many bytes of a conversation that is complete were found to be the right ones."""
-        with self._lock:
-            self.totals["bytes verified"] += size
+            for side in (client, self._answered.pop(number)):
+                self.totals["bytes sent"] += side.sent
+                self.totals["bytes received"] += side.received
+                self.totals["bytes verified"] += side.verified
 
     def cut(self, received: int) -> None:
         """A conversation was cut; the bytes that came until then were the right ones."""
@@ -80,31 +112,24 @@ class Ledger:
 
 async def ask(wire: Wire, server: str, number: int, ledger: Ledger, up: int, down: int) -> None:
     """A client's side, to its end."""
-    sent, received = Identity(f"{server}/{number}/up"), Identity(f"{server}/{number}/down")
+    side = Side(wire, f"{server}/{number}/up", f"{server}/{number}/down")
     await wire.send(HEADER.pack(number, up, down))
     async with asyncio.TaskGroup() as both:
-        both.create_task(_send(wire, sent, up))
-        while data := await wire.receive():
-            received.check(data)
-    received.ended(down)
-    ledger.completed(number, sent.position, received.position)
-    ledger.verified(received.position)
+        both.create_task(side.send(up))
+        while await side.receive():
+            pass
+    side.ended(down)
+    ledger.completed(number, side)
 
 
 async def ask_in_part(wire: Wire, server: str, number: int, ledger: Ledger, up: int) -> None:
     """A client that takes what comes first, and cuts the connection."""
-    received = Identity(f"{server}/{number}/down")
+    side = Side(wire, f"{server}/{number}/up", f"{server}/{number}/down")
     await wire.send(HEADER.pack(number, 2 * up, 1 << 20))
-    await wire.send(Identity(f"{server}/{number}/up").take(up))
-    data = await wire.receive()
-    received.check(data)
+    await side.send(up)
+    await side.receive()
     wire.cut()
-    ledger.cut(received.position)
-
-
-async def _send(wire: Wire, stream: Identity, size: int) -> None:
-    while stream.position < size:
-        await wire.send(stream.take(min(CHUNK, size - stream.position)))
+    ledger.cut(side.verified)
 
 
 async def answer(wire: Wire, server: str, ledger: Ledger) -> None:
@@ -127,18 +152,15 @@ async def _answer(wire: Wire, server: str, ledger: Ledger) -> None:
             return
         head += data
     number, up, down = HEADER.unpack(head[: HEADER.size])
-    sent, received = Identity(f"{server}/{number}/down"), Identity(f"{server}/{number}/up")
-    received.check(head[HEADER.size :])
+    side = Side(wire, f"{server}/{number}/down", f"{server}/{number}/up")
+    side.hear(head[HEADER.size :])
     async with asyncio.TaskGroup() as both:
-        both.create_task(_send(wire, sent, down))
-        while received.position < up:
-            data = await wire.receive()
-            if not data:
+        both.create_task(side.send(down))
+        while side.received < up:
+            if not await side.receive():
                 raise ConnectionResetError("the client has gone")
-            received.check(data)
-    received.ended(up)
-    ledger.answered(number, received.position, sent.position)
-    ledger.verified(received.position)
+    side.ended(up)
+    ledger.answered(number, side)
 
 
 async def _close(wire: Wire) -> None:

@@ -1,0 +1,122 @@
+"""A soak: the mixture in rounds, with a look at what the process holds between them."""
+
+import asyncio
+import traceback
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tests.soak.measure import Sample, spread
+from tests.soak.mix import Mix
+
+WORKERS = 24
+FLAT = 0.05
+"""How far apart the samples of memory may be in the second half."""
+
+PATIENCE = 60.0
+"""Seconds for connections to end that nobody uses any more."""
+
+ENOUGH = 8
+"""Samples in the second half that say something of memory; fewer are but shown."""
+
+
+@dataclass
+class Report:
+    """What a soak has come to."""
+
+    seconds: float
+    seed: int
+    totals: Counter[str]
+    begun: Counter[str]
+    done: Counter[str]
+    reused: int
+    over: dict[str, int]
+    resident: list[int] = field(repr=False)
+    complaints: list[str]
+
+    @property
+    def second_half(self) -> float:
+        """How far the samples of memory are apart in the second half."""
+        return spread(self.resident[len(self.resident) // 2 :])
+
+    def broken(self) -> list[str]:
+        """The promises that were not kept."""
+        found = list(self.complaints)
+        sent, received, verified = (
+            self.totals[f"bytes {what}"] for what in ("sent", "received", "verified")
+        )
+        if not sent == received == verified:
+            found.append(f"{sent} bytes were sent, {received} received, {verified} verified")
+        found += [f"{number} {what} over the start" for what, number in self.over.items() if number]
+        if len(self.resident) >= 2 * ENOUGH and self.second_half > FLAT:
+            found.append(f"memory varied by {self.second_half:.1%} in the second half")
+        return found
+
+    def table(self) -> str:
+        """For people to read."""
+        rows = [("", "begun", "to the end")]
+        rows += [(kind, f"{self.begun[kind]:,}", f"{self.done[kind]:,}") for kind in self.begun]
+        lines = [f"{kind:<20}{begun:>10}{done:>12}" for kind, begun, done in rows]
+        lines.append("")
+        facts: dict[str, Any] = {
+            "seconds": f"{self.seconds:.0f}",
+            **{what: f"{number:,}" for what, number in sorted(self.totals.items())},
+            "descriptors of cut connections reused": f"{self.reused:,}",
+            **{f"{what} over the start": number for what, number in self.over.items()},
+        }
+        if self.resident:
+            half = [size / 1e6 for size in self.resident[len(self.resident) // 2 :]]
+            facts["MB resident, second half"] = f"{min(half):.1f} to {max(half):.1f}"
+            facts["which is a spread of"] = f"{self.second_half:.1%}"
+        lines += [f"{what:<40}{value:>20}" for what, value in facts.items()]
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "spread": self.second_half, "broken": self.broken()}
+
+
+async def until_tasks_are(number: int) -> None:
+    """So few, or until that has taken too long: what is left is in the report then."""
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + PATIENCE
+    while len(asyncio.all_tasks()) > number and loop.time() < give_up:  # noqa: ASYNC110  no event
+        await asyncio.sleep(0.01)
+
+
+def describe(failure: BaseException) -> str:
+    """With its traceback."""
+    return "".join(traceback.format_exception(failure))
+
+
+async def soak(seconds: float, seed: int, rounds: int) -> Report:
+    """Run it on the running loop, which is one of ours."""
+    loop = asyncio.get_running_loop()
+    complaints: list[str] = []
+    loop.set_exception_handler(lambda _, context: complaints.append(f"{context}"))
+    mix = Mix(seed)
+    start = await Sample.take()
+    resident = []
+    began = loop.time()
+    async with mix.servers():
+        idle = len(asyncio.all_tasks())
+        for number in range(1, rounds + 1):
+            until = began + seconds * number / rounds
+            await asyncio.gather(*(mix.work(until) for _ in range(WORKERS)))
+            await until_tasks_are(idle)
+            mix.ledger.forget_the_cut()
+            resident.append((await Sample.take()).resident_bytes)
+            if mix.ledger.failures:
+                break
+    await until_tasks_are(start.tasks)
+    complaints += [describe(failure) for failure in mix.ledger.failures]
+    return Report(
+        seconds=loop.time() - began,
+        seed=seed,
+        totals=mix.ledger.totals,
+        begun=mix.begun,
+        done=mix.done,
+        reused=mix.reused,
+        over=(await Sample.take()).over(start),
+        resident=resident,
+        complaints=complaints,
+    )
