@@ -210,7 +210,11 @@ class Connection:
 async def connected(endpoint: SocketEndpoint, timeout: float) -> Socket:
     domain = SocketDomain.IPV6 if ":" in endpoint.address else SocketDomain.IPV4
     sock = Socket(SocketOptions(domain=domain, connect_timeout=timeout))
-    await sock.connect(endpoint)  # which closes the socket if it fails
+    try:
+        await sock.connect(endpoint)
+    except BaseException:
+        sock.close()  # an address that cannot be is refused before there is an attempt to fail
+        raise
     return sock
 
 

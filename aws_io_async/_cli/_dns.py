@@ -13,7 +13,7 @@ def lookup(options: argparse.Namespace) -> Callable[[str], Any] | None:
 
     Raises CommandError if dnspython is missing or the server is no address.
     """
-    if not (options.dns or options.server):
+    if not options.dns and options.server is None:
         return None
     try:
         from ..integrations.dns import DnsResolver
@@ -21,7 +21,7 @@ def lookup(options: argparse.Namespace) -> Callable[[str], Any] | None:
         message = '--dns and --server need dnspython: pip install "aws-io-async[dns]"'
         raise CommandError(message, ExitCode.USAGE) from exc
     try:
-        return DnsResolver([_address_and_port(options.server)] if options.server else None)
+        return DnsResolver(None if options.server is None else [_address_and_port(options.server)])
     except (ValueError, AwsIoError) as exc:
         raise CommandError(f"--server: {exc}", ExitCode.USAGE) from exc
 

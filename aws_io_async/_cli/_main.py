@@ -1,6 +1,7 @@
 """From a command line to an exit status."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ def main(arguments: Sequence[str]) -> int:
 
     Raises SystemExit, as argparse does, after `--help` and for what cannot be.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Arguments may have what stdout cannot encode: it is told there as it is on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             if arguments[:1] == ["bench"]:

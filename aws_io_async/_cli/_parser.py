@@ -43,6 +43,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def patience(text: str) -> float:
+    """A number of seconds that may be 0, for argparse."""
+    value = float(text)
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError("must be a number of seconds")
+    return value
+
+
 def program() -> str:
     """How the program was called."""
     name = Path(sys.argv[0]).name
@@ -202,7 +210,7 @@ def _connect(commands: _Commands) -> None:
     connect.add_argument(
         "--wait",
         metavar="SECONDS",
-        type=float,
+        type=patience,
         help="once stdin has ended, wait for the peer's end so long (default: forever, but not at "
         "all for TLS if stdin is a terminal)",
     )

@@ -190,3 +190,9 @@ print(sorted({"asyncio", "anyio", "rich", "trustme", "ssl"} & {*sys.modules}), f
 def test_all_commands_are_in_this_test() -> None:
     found = _parser.build().format_help()
     assert "{" + ",".join(COMMANDS) + "}" in found
+
+
+def test_a_name_that_cannot_be_written_is_told_by_its_bytes() -> None:
+    done = run("resolve", "--once", "caf\udce9")
+    assert done.returncode == 3
+    assert "caf\\udce9" in done.stdout
