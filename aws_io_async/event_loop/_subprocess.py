@@ -252,7 +252,8 @@ async def spawn(
 
     `args` is a command for `shell=True`, a program and its arguments otherwise; the streams and
     `popen_kwargs` are as for `subprocess.Popen`. Raises what `SubprocessTransport` raises. If the
-    call is cancelled, the child is killed and reaped before CancelledError goes on.
+    call is cancelled, the child is killed and reaped before CancelledError goes on; cancelled once
+    more, it is reaped later on.
     """
     protocol = protocol_factory()
     description = None

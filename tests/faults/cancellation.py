@@ -7,8 +7,8 @@ tasks that the call has made in turn count as well: a task factory wraps their c
 
 What is cancelled is always the call, as by its user. When: in the moment in which it suspends, or
 when what it waits for is done and it has not run again: what was done for it must not be lost then.
-How: once, as `Task.cancel` has it; by `asyncio.timeout`; or by a cancel scope of anyio's, which
-cancels again wherever the call waits to clean up.
+How: once, as `Task.cancel` has it; again each time that the call waits, to clean up as it is; by
+`asyncio.timeout`; or by a cancel scope of anyio's, which cancels again in each turn of the loop.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -43,6 +44,7 @@ class How(enum.Enum):
     """By what a call is cancelled."""
 
     TASK = "Task.cancel"
+    AGAIN = "Task.cancel, again and again"
     TIMEOUT = "asyncio.timeout"
     SCOPE = "anyio.CancelScope"
 
@@ -78,8 +80,11 @@ class Injection:
         self.suspensions = 0
         self.was_cancelled = False
         """Whether a cancellation has been brought about."""
+        self.reached: set[CodeType] = set()
+        """The coroutines and generators that wait for one another there, as far as one can see."""
         self._cues: list[Callable[[], object]] = []
         self._cancel: Callable[[], object] | None = None
+        self._task: asyncio.Task[Any] | None = None
 
     async def __call__(
         self, coroutine: Awaitable[T], cue: Callable[[], object] | None = None
@@ -104,9 +109,9 @@ class Injection:
         return task.result()
 
     async def _run(self, awaitable: Awaitable[T]) -> Outcome[T]:
-        task = asyncio.current_task()
+        self._task = task = asyncio.current_task()
         assert task is not None
-        if self.how is How.TASK:
+        if self.how in (How.TASK, How.AGAIN):
             self._cancel = task.cancel
             value = await awaitable
             assert not task.cancelling(), "the cancellation was swallowed"
@@ -125,17 +130,22 @@ class Injection:
             value = await awaitable
         return Outcome(scope.cancelled_caught, None if scope.cancelled_caught else value)
 
-    def suspends(self, awaited: Any) -> None:
+    def suspends(self, coroutine: Any, awaited: Any) -> None:
         """The call, or a task that it has made, is about to wait for something, or for a turn."""
         if self._cancel is None:
             return
         while self._cues:
             self._loop.call_soon_threadsafe(self._cues.pop(), context=self._own_context)
         if self.was_cancelled:
+            if self.how is How.AGAIN and asyncio.current_task() is self._task:
+                self._cancel()
             return
         self.suspensions += 1
         if self.suspensions != self.at:
             return
+        self.reached.update(_codes(coroutine))
+        assert self._task is not None
+        self.reached.update(_codes(self._task.get_coro()))
         if self.when is When.SUSPENDED or awaited is None:
             self._inject()
         else:  # before whoever waits for it, who adds itself after this
@@ -147,6 +157,18 @@ class Injection:
         elif self._cancel is not None:
             self.was_cancelled = True
             self._cancel()
+
+
+def _codes(coroutine: Any) -> Iterator[CodeType]:
+    """What a coroutine is in, from the outside to the inside."""
+    while coroutine is not None:
+        for kind, inner in ("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await"):
+            if hasattr(coroutine, inner):
+                yield getattr(coroutine, f"{kind}_code")
+                coroutine = getattr(coroutine, inner)
+                break
+        else:
+            return
 
 
 _injection: contextvars.ContextVar[Injection | None] = contextvars.ContextVar(
@@ -168,7 +190,7 @@ class _Watched(Coroutine[Any, Any, T]):
         return self._suspended(self._coroutine.throw(*exc))
 
     def _suspended(self, awaited: Any) -> Any:
-        self._injection.suspends(awaited)
+        self._injection.suspends(self._coroutine, awaited)
         return awaited
 
     def close(self) -> None:
@@ -199,8 +221,8 @@ def watch(loop: asyncio.AbstractEventLoop) -> None:
 Scene = Callable[[Injection], Awaitable[object]]
 
 
-async def at_every_point(scene: Scene, how: How, when: When) -> int:
-    """Run a scene with a cancellation at each point in turn; how often there was one.
+async def at_every_point(scene: Scene, how: How, when: When) -> list[set[CodeType]]:
+    """Run a scene with a cancellation at each point in turn; what was cancelled there.
 
     The first round, without one, is for what is made once and kept.
     """
@@ -208,7 +230,7 @@ async def at_every_point(scene: Scene, how: How, when: When) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: errors.append(context))
     await scene(Injection())
-    cancelled = 0
+    points: list[set[CodeType]] = []
     for number in _points():
         injection = Injection(how, when, number)
         try:
@@ -218,13 +240,14 @@ async def at_every_point(scene: Scene, how: How, when: When) -> int:
         except BaseException as e:
             e.add_note(f"cancelled at suspension {number} by {how.value}, {when.value}")
             raise
-        cancelled += injection.was_cancelled
+        if injection.was_cancelled:
+            points.append(injection.reached)
         if injection.suspensions < number:
             break
     gc.collect()  # futures and tasks whose exceptions nobody has asked for tell now
     await asyncio.sleep(0)
     assert not errors, errors
-    return cancelled
+    return points
 
 
 def _points() -> Iterator[int]:

@@ -1,11 +1,12 @@
 """Which coroutines the package has that somebody else's code may await."""
 
+import functools
 import importlib
 import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import aws_io_async
@@ -21,26 +22,33 @@ AWAITABLE = re.compile(r"\b(Awaitable|Coroutine|AsyncIterator|AsyncGenerator|Fut
 PROTOCOLS = {"__aenter__", "__aexit__", "__anext__", "__await__", "__call__"}
 
 
-def public_coroutines() -> set[str]:
+@functools.cache
+def public_coroutines() -> dict[str, CodeType]:
     """`function` and `Class.method` of all that is public and awaited, or gives what is.
 
     Classes count that are public, and methods of others by which they are what somebody else's
     base class says: a server is an `asyncio.AbstractServer`, whatever its own name.
     """
-    found = set()
+    found: dict[str, CodeType] = {}
     public = set(_public_objects())
+
+    def note(name: str, function: FunctionType) -> None:
+        code = inspect.unwrap(function).__code__
+        assert found.setdefault(name, code) is code, f"there are two of the name {name}"
+
     for module in _modules():
         for thing in list(vars(module).values()):
             if getattr(thing, "__module__", "") != module.__name__:
                 continue
             if inspect.isfunction(thing) and thing in public and _is_awaited(thing):
-                found.add(thing.__qualname__)
+                note(thing.__qualname__, thing)
             elif inspect.isclass(thing):
-                found |= set(_methods(thing, public))
+                for name, method in _methods(thing, public):
+                    note(f"{thing.__qualname__}.{name}", method)
     return found
 
 
-def _methods(cls: type[Any], public: set[Any]) -> Iterator[str]:
+def _methods(cls: type[Any], public: set[Any]) -> Iterator[tuple[str, FunctionType]]:
     for name, value in list(vars(cls).items()):
         if name.startswith("_") and name not in PROTOCOLS:
             continue
@@ -51,9 +59,9 @@ def _methods(cls: type[Any], public: set[Any]) -> Iterator[str]:
             continue
         others = [base for base in cls.__mro__[1:] if hasattr(base, name)]
         bases = [base for base in others if base in public or not _is_ours(base)]
-        users = [known for known in public if inspect.isclass(known) and issubclass(known, cls)]
+        users = [known for known in public if inspect.isclass(known) and cls in known.__mro__]
         if users or bases:
-            yield f"{cls.__qualname__}.{name}"
+            yield name, function
 
 
 def _is_awaited(function: Any) -> bool:

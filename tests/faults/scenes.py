@@ -4,6 +4,7 @@ import asyncio
 import functools
 import socket
 import ssl
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ DATA = b"some data that must not be lost"
 
 BIG = bytes(range(256)) * 4096
 """1 MiB: more than a socket pair or a pipe holds."""
+
+
+OTHER_LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "::1"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from tests.faults.scenes import (
     BIG,
     DATA,
     HOST,
+    OTHER_LOOPBACK,
     ca,
     client_context,
     folder,
@@ -226,9 +227,9 @@ async def client_bootstrap_faster_than_another(inject: Injection) -> None:
     journal = Journal()
     with black_hole() as hole, making_resolvers() as make:
         bootstrap = ClientBootstrap(
-            host_resolver=make(Lookup([hole.address, "127.0.0.2"])), attempt_delay=0.001
+            host_resolver=make(Lookup([hole.address, OTHER_LOOPBACK])), attempt_delay=0.001
         )
-        async with serving("127.0.0.2", hole.port):
+        async with serving(OTHER_LOOPBACK, hole.port):
             call = bootstrap.new_socket_channel("a.test", hole.port, **journal.of_client)
             await check_client(inject, journal, call)
 
@@ -255,7 +256,11 @@ async def client_bootstrap_on_a_group(inject: Injection) -> None:
         await check_client(inject, journal, call)
 
 
-@scene("ServerBootstrap.new_socket_listener", "SocketListener.__aenter__")
+@scene(
+    "ServerBootstrap.new_socket_listener",
+    "SocketListener.__aenter__",
+    "SocketListener.__aexit__",
+)
 async def server_bootstrap(inject: Injection) -> None:
     journal = Journal()
     outcome = await inject(
@@ -272,7 +277,7 @@ async def server_bootstrap(inject: Injection) -> None:
     await journal.has("destroy")
 
 
-@scene("SocketListener.aclose", "SocketListener.__aexit__", "SocketListener.wait_closed")
+@scene("SocketListener.aclose", "SocketListener.wait_closed")
 async def listener_end(inject: Injection) -> None:
     """Cancelled, it closes all the same."""
     listener = await ServerBootstrap().new_socket_listener(LOOPBACK)

@@ -47,8 +47,8 @@ async def connect(inject: Injection) -> None:
         assert client.is_open is not outcome.cancelled
 
 
-@scene("Socket.connect")
-async def connect_local_datagrams(inject: Injection) -> None:
+@scene()
+async def connect_datagrams(inject: Injection) -> None:
     """What does not wait cannot be cancelled."""
     with socket.socket(type=socket.SOCK_DGRAM) as far, socket.socket(type=socket.SOCK_DGRAM) as s:
         far.bind(("127.0.0.1", 0))

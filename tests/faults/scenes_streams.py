@@ -50,18 +50,18 @@ async def read_to_fill(inject: Injection) -> None:
         with (path / "file").open("rb", 0) as file:
             stream = AsyncInputStream.from_open_file(Trickle(file))  # type: ignore[arg-type]  # reads
             async with stream:
-                assert await injected(inject, lambda: stream.read_to_fill(5)) == DATA[:5]
-                assert await injected(inject, lambda: stream.read_to_fill(100)) == DATA[5:]
+                assert await injected(inject, lambda: stream.read_to_fill(12)) == DATA[:12]
+                assert await injected(inject, lambda: stream.read_to_fill(100)) == DATA[12:]
 
 
 class Trickle:
-    """A file that gives two bytes at a time."""
+    """A file that gives eight bytes at a time."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
 
     def read(self, size: int) -> bytes:
-        return self._file.read(min(size, 2))  # type: ignore[no-any-return]
+        return self._file.read(min(size, 8))  # type: ignore[no-any-return]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
@@ -222,20 +222,29 @@ async def read_from_tester(inject: Injection) -> None:
     "TestingChannel.wait_closed",
 )
 async def testing_channel(inject: Injection) -> None:
+    channels: list[TestingChannel] = []
+
     async def block() -> bytes:
-        async with channel:
+        channels.append(TestingChannel(Echo(), enable_read_back_pressure=False))
+        async with channels[0] as channel:
             channel.push_read(DATA)
             await channel.settle()
             await channel.until(lambda: channel.written)
-            channel.shutdown()
-            await channel.wait_closed()
-            return channel.take_written()
+        await channel.wait_closed()
+        return channel.take_written()
 
-    channel = TestingChannel(Echo(), enable_read_back_pressure=False)
+    async def wait() -> None:
+        await channels[0].wait_closed()
+
     outcome = await inject(block())
     assert outcome.cancelled or outcome.result == DATA
-    channel.shutdown(immediately=True)
-    await channel.channel.wait_closed()
+    if outcome.cancelled:
+        channels[0].shutdown(immediately=True)
+        await wait()
+    channels.insert(0, TestingChannel(Echo()))
+    await inject(wait(), channels[0].shutdown)
+    channels[0].shutdown(immediately=True)
+    await wait()
 
 
 @scene("check_handler")
