@@ -3,6 +3,8 @@
 Sessions without a version run on the Python that runs nox.
 """
 
+import os
+import random
 import re
 import shutil
 from pathlib import Path
@@ -82,6 +84,22 @@ def faults(session: nox.Session) -> None:
     """The fault rig, for some minutes; `--page docs/reliability.md` writes its tables."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.faults", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Model checks and fuzzing, for ten minutes or so, each time from another seed, which is told.
+
+    AWS_IO_FAULTS_SEED and AWS_IO_FAULTS_ROUNDS in the environment are heeded; arguments after `--`
+    go to pytest.
+    """
+    session.install("-e", ".[test]")
+    seed = os.environ.get("AWS_IO_FAULTS_SEED") or f"{random.randrange(1 << 32)}"
+    rounds = os.environ.get("AWS_IO_FAULTS_ROUNDS") or "30"
+    session.log(f"again with AWS_IO_FAULTS_SEED={seed} AWS_IO_FAULTS_ROUNDS={rounds}")
+    options = ("--loops=aws_io_async", "--timeout=1200", "tests/models", "tests/fuzz")
+    environment = {"AWS_IO_FAULTS_SEED": seed, "AWS_IO_FAULTS_ROUNDS": rounds}
+    session.run("python", "-m", "pytest", *options, *session.posargs, env=environment)
 
 
 @nox.session
