@@ -93,7 +93,8 @@ class Future(Generic[T]):
             return f"<{type(self).__name__} pending>"
         if isinstance(outcome, _Failure):
             return f"<{type(self).__name__} exception={outcome.exception!r}>"
-        return f"<{type(self).__name__} result={outcome.value!r}>"
+        # Its type only: reprs go to logs, where what passes has no place.
+        return f"<{type(self).__name__} with a result, {type(outcome.value).__name__}>"
 
     def done(self) -> bool:
         """Whether there is a result or an exception. It never becomes false again."""

@@ -140,7 +140,7 @@ class TestResult:
         assert "pending" in repr(promise.future)
         assert "pending" in repr(promise)
         promise.set_result(17)
-        assert "result=17" in repr(promise.future)
+        assert "with a result, int" in repr(promise.future)
         other: Promise[int] = Promise()
         other.set_exception(OSError("gone"))
         assert "OSError('gone')" in repr(other.future)

@@ -71,7 +71,8 @@ def key_pem(uri: str) -> str:
     It needs pkcs11-provider to be loaded. Raises `ValueError` for what is no PKCS#11 URI.
     """
     if not uri.startswith("pkcs11:"):
-        raise ValueError(f"{uri!r} is no PKCS#11 URI: key_uri() makes one")
+        # Not shown, as there may be a PIN in it.
+        raise ValueError("this is no PKCS#11 URI, they begin with pkcs11: (key_uri() makes one)")
     description = der(_VISIBLE_STRING, b"PKCS#11 Provider URI v1.0")
     data = der(_SEQUENCE, description + der(_UTF8_STRING, uri.encode()))
     return PemObject(PemObjectType.UNKNOWN, PEM_LABEL, data).to_pem()
