@@ -386,9 +386,8 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
     # Ending
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        assert self._lost is not None
-        if self._lost.done():
-            return  # we did not wait any longer
+        if self._lost is None or self._lost.done():
+            return  # it had not begun, or we did not wait any longer
         self._input_ended = True
         self._direct = False
         self._stop_timer()

@@ -105,6 +105,7 @@ class _SinkTransport(asyncio.WriteTransport):
         self.set_write_buffer_limits()
         protocol.connection_made(self)
         self.sending = loop.create_task(self._send())
+        self.sending.add_done_callback(self._ended)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._closing:
@@ -116,26 +117,25 @@ class _SinkTransport(asyncio.WriteTransport):
             self._protocol.pause_writing()
 
     async def _send(self) -> None:
-        failure: Exception | None = None
-        try:
-            while self._buffer or not self._closing:
-                if not self._buffer:
-                    self._changed.clear()
-                    await self._changed.wait()
-                    continue
-                data = bytes(self._buffer)
-                self._buffer.clear()
-                self._in_hand = len(data)
-                await self._sink.send(data)
-                self._in_hand = 0
-                self._resume()
-        except Exception as exc:
-            failure = exc
-        finally:
-            self._closing = True
+        while self._buffer or not self._closing:
+            if not self._buffer:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            data = bytes(self._buffer)
             self._buffer.clear()
+            self._in_hand = len(data)
+            await self._sink.send(data)
             self._in_hand = 0
-            self._protocol.connection_lost(failure)
+            self._resume()
+
+    def _ended(self, sending: "asyncio.Task[None]") -> None:
+        """The task has, which may have been cancelled before it began."""
+        failure = None if sending.cancelled() else sending.exception()
+        self._closing = True
+        self._buffer.clear()
+        self._in_hand = 0
+        self._protocol.connection_lost(failure if isinstance(failure, Exception) else None)
 
     def _resume(self) -> None:
         if self._paused and self.get_write_buffer_size() <= self._low:
@@ -147,6 +147,7 @@ class _SinkTransport(asyncio.WriteTransport):
         self._changed.set()
 
     def abort(self) -> None:
+        self._closing = True
         self.sending.cancel()
 
     def is_closing(self) -> bool:

@@ -233,11 +233,18 @@ class NewChannel:
         else:  # if the negotiation has failed, TLS still has to tell the peer why
             immediately = not (self._negotiation.done() and isinstance(reason, AwsIoError))
         channel.shutdown(reason, immediately=immediately)
+        cancellation: asyncio.CancelledError | None = None
         try:
-            await channel.wait_closed()
-        except asyncio.CancelledError:
-            channel.shutdown(immediately=True)
-            raise
+            while channel.state is not ChannelState.SHUT_DOWN:
+                try:
+                    await channel.wait_closed()
+                except asyncio.CancelledError as exc:  # perhaps of a loop that is about to close
+                    cancellation = exc
+                    channel.shutdown(immediately=True)
+            if cancellation is not None:
+                raise cancellation
+        finally:
+            del cancellation  # it, its traceback and this frame would keep one another alive
 
     def _channel_ended(self, channel: Channel, error: BaseException | None) -> None:
         self._settle(error or _ended_too_early())

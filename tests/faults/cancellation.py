@@ -7,8 +7,9 @@ tasks that the call has made in turn count as well: a task factory wraps their c
 
 What is cancelled is always the call, as by its user. When: in the moment in which it suspends, or
 when what it waits for is done and it has not run again: what was done for it must not be lost then.
-How: once, as `Task.cancel` has it; again each time that the call waits, to clean up as it is; by
-`asyncio.timeout`; or by a cancel scope of anyio's, which cancels again in each turn of the loop.
+How: once, as `Task.cancel` has it; again each time that the call waits, to clean up as it is;
+together with all tasks that it has made, as at the end of a loop; by `asyncio.timeout`; or by a
+cancel scope of anyio's, which cancels again in each turn of the loop.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import enum
 import gc
 import os
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -45,6 +47,7 @@ class How(enum.Enum):
 
     TASK = "Task.cancel"
     AGAIN = "Task.cancel, again and again"
+    ALL = "Task.cancel, and so are the tasks that it has made"
     TIMEOUT = "asyncio.timeout"
     SCOPE = "anyio.CancelScope"
 
@@ -82,6 +85,7 @@ class Injection:
         """Whether a cancellation has been brought about."""
         self.reached: set[CodeType] = set()
         """The coroutines and generators that wait for one another there, as far as one can see."""
+        self._made: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self._cues: list[Callable[[], object]] = []
         self._cancel: Callable[[], object] | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -111,7 +115,7 @@ class Injection:
     async def _run(self, awaitable: Awaitable[T]) -> Outcome[T]:
         self._task = task = asyncio.current_task()
         assert task is not None
-        if self.how in (How.TASK, How.AGAIN):
+        if self.how in (How.TASK, How.AGAIN, How.ALL):
             self._cancel = task.cancel
             value = await awaitable
             assert not task.cancelling(), "the cancellation was swallowed"
@@ -151,12 +155,20 @@ class Injection:
         else:  # before whoever waits for it, who adds itself after this
             awaited.add_done_callback(self._inject)
 
+    def made(self, task: "asyncio.Task[Any]") -> None:
+        """The call has made a task, or is one."""
+        if self.how is How.ALL and self._cancel is not None:
+            self._made.add(task)
+
     def _inject(self, _awaited: object = None) -> None:
         if asyncio.get_running_loop() is not self._loop:  # but of a group
             self._loop.call_soon_threadsafe(self._inject)
         elif self._cancel is not None:
             self.was_cancelled = True
             self._cancel()
+            for task in list(self._made):
+                if task.get_loop() is self._loop and not task.done():
+                    task.cancel()
 
 
 def _codes(coroutine: Any) -> Iterator[CodeType]:
@@ -210,7 +222,10 @@ def _make_task(
     injection = context.get(_injection) if context is not None else _injection.get()
     if injection is not None:
         coroutine = _Watched(coroutine, injection)
-    return asyncio.Task(coroutine, loop=loop, **options)
+    task = asyncio.Task(coroutine, loop=loop, **options)
+    if injection is not None:
+        injection.made(task)
+    return task
 
 
 def watch(loop: asyncio.AbstractEventLoop) -> None:

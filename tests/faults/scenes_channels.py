@@ -138,8 +138,8 @@ async def coroutines_of_handlers(inject: Injection) -> None:
             channel.shutdown()
             await channel.wait_closed()
 
-    async def wait(_: object) -> None:
-        await asyncio.sleep(0)
+    def wait(_: object) -> asyncio.Future[None]:
+        return asyncio.ensure_future(asyncio.sleep(0))
 
     channel = TestingChannel(Slow(notes), Slow(notes), enable_read_back_pressure=False)
     channel.on_received = channel.on_written = channel.on_shutdown = wait

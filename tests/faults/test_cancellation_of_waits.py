@@ -1,4 +1,4 @@
-"""What a cancelled wait leaves where no descriptor or task would tell: a file in use, a list."""
+"""What cancelled waits leave where no descriptor or task tells: files in use, lists, reports."""
 
 import asyncio
 import gc
@@ -10,6 +10,10 @@ import weakref
 from typing import Any
 
 import pytest
+
+from aws_io_async import connect, new_event_loop
+from aws_io_async.async_stream import AsyncOutputStream, stream_writer
+from aws_io_async.pipe import open_pipe
 
 pytestmark = pytest.mark.loops("aws_io_async")
 
@@ -115,3 +119,37 @@ async def test_a_child_forgets_who_has_given_up_waiting_for_its_end() -> None:
     child.stdin.write(b"\n")
     assert await child.wait() == 0
     child.stdin.close()
+
+
+async def test_a_writer_whose_block_ends_before_it_has_begun_to_send_is_closed() -> None:
+    source, sink = open_pipe()
+    async with source, sink:
+        with pytest.raises(ValueError):
+            async with stream_writer(AsyncOutputStream.from_pipe(sink)) as writer:
+                writer.write(b"data")
+                raise ValueError
+        assert writer.is_closing()
+        await writer.wait_closed()
+
+
+async def test_a_loop_that_ends_while_a_channel_gets_its_transport() -> None:
+    """No callback fails on the way."""
+    reports: list[Any] = []
+
+    def main(turns: int) -> None:
+        async def connect_and_wait() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+            task = asyncio.ensure_future(connect("127.0.0.1", listener.getsockname()[1]))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if task.done():
+                task.result().channel.shutdown(immediately=True)
+                await task.result().channel.wait_closed()
+
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(connect_and_wait())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for turns in range(24):
+            await asyncio.to_thread(main, turns)
+    assert not reports
