@@ -23,6 +23,7 @@ from ..message_pool import MAX_FRAGMENT_SIZE
 from ..socket_channel_handler import SocketChannelHandler
 from ..tls_channel_handler import TlsChannelHandler
 from ..tls_context import TlsConnectionOptions
+from . import _loop_end
 
 Notified = Callable[[Channel | None, BaseException | None], object]
 """Called on the channel's thread; the channel is None if there is none, because of the error."""
@@ -222,6 +223,7 @@ class NewChannel:
         for handler in setup.handlers() if setup.handlers is not None else ():
             channel.append(handler)
         self.is_ready = True
+        _loop_end.add(channel)
         if setup.on_setup is not None:
             setup.on_setup(channel, None)
 
@@ -250,6 +252,7 @@ class NewChannel:
         self._settle(error or _ended_too_early())
         if not self.is_ready:
             return
+        _loop_end.discard(channel)
         try:
             if self._setup.on_shutdown is not None:
                 self._setup.on_shutdown(channel, error)

@@ -3,7 +3,7 @@
 import asyncio
 import traceback
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.soak.measure import Sample, spread
@@ -72,7 +72,11 @@ class Report:
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "spread": self.second_half, "broken": self.broken()}
+        figures = {
+            name: dict(value) if isinstance(value, Counter) else value
+            for name, value in vars(self).items()
+        }
+        return {**figures, "spread": self.second_half, "broken": self.broken()}
 
 
 async def until_tasks_are(number: int) -> None:

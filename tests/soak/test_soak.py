@@ -1,6 +1,7 @@
 """The soak, for seconds: `nox -s soak` runs it for minutes."""
 
 import asyncio
+import json
 import sys
 from collections import Counter
 
@@ -32,6 +33,7 @@ async def test_a_short_soak() -> None:
     assert report.totals["conversations"] > 10
     assert report.totals["cut"] > 10
     assert report.table()
+    assert json.loads(json.dumps(report.as_json()))["totals"] == report.totals
     MIXTURE.seen("all bytes right, nothing left", report.totals["conversations"])
 
 
