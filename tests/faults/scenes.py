@@ -42,7 +42,7 @@ class Entry:
 Others = Mapping[str, tuple[When, ...]]
 
 BOTH = (When.SUSPENDED, When.DONE)
-NOWHERE: Others = {}
+OURS_ALONE: Others = {}
 EVERYWHERE: Others = {"asyncio": BOTH, "uvloop": BOTH}
 UNLESS_DONE: Others = {"asyncio": (When.SUSPENDED,), "uvloop": (When.SUSPENDED,)}
 """They take what comes before the task runs that waits for it; is that cancelled, it is lost."""
@@ -54,8 +54,8 @@ UVLOOP_UNLESS_DONE: Others = {"asyncio": BOTH, "uvloop": (When.SUSPENDED,)}
 SCENES: dict[str, Entry] = {}
 
 
-def scene(*coroutines: str, others: Others = NOWHERE) -> Callable[[Scene], Scene]:
-    """The decorated scene cancels these public coroutines."""
+def scene(*coroutines: str, others: Others = EVERYWHERE) -> Callable[[Scene], Scene]:
+    """The decorated scene cancels these public coroutines, also on `others` than our loop."""
 
     def note(function: Scene) -> Scene:
         name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"

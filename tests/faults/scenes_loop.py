@@ -16,9 +16,9 @@ from tests.faults.scenes import (
     ASYNCIO,
     BIG,
     DATA,
-    EVERYWHERE,
     HOST,
     OTHER_LOOPBACK,
+    OURS_ALONE,
     UNLESS_DONE,
     UVLOOP_UNLESS_DONE,
     Ends,
@@ -60,7 +60,7 @@ async def sock_recv_into(inject: Injection) -> None:
         assert buffer[:size] == DATA
 
 
-@scene("EventLoop.sock_recvfrom")
+@scene("EventLoop.sock_recvfrom", others=OURS_ALONE)
 async def sock_recvfrom(inject: Injection) -> None:
     with pair() as (near, far):
         data, _ = await injected(
@@ -69,7 +69,7 @@ async def sock_recvfrom(inject: Injection) -> None:
         assert data == DATA
 
 
-@scene("EventLoop.sock_recvfrom_into")
+@scene("EventLoop.sock_recvfrom_into", others=OURS_ALONE)
 async def sock_recvfrom_into(inject: Injection) -> None:
     buffer = bytearray(100)
     with pair() as (near, far):
@@ -91,7 +91,7 @@ async def sock_accept(inject: Injection) -> None:
             assert peer == client.getsockname()
 
 
-@scene("EventLoop.sock_sendall", others=EVERYWHERE)
+@scene("EventLoop.sock_sendall")
 async def sock_sendall(inject: Injection) -> None:
     with pair() as (near, far):
         reading = asyncio.ensure_future(read_to_the_end(far))
@@ -109,7 +109,7 @@ async def read_to_the_end(sock: socket.socket) -> bytes:
     return bytes(received)
 
 
-@scene("EventLoop.sock_sendto")
+@scene("EventLoop.sock_sendto", others=OURS_ALONE)
 async def sock_sendto(inject: Injection) -> None:
     with folder() as path, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as far:
         far.bind(f"{path}/far")
@@ -131,7 +131,7 @@ async def sock_sendto(inject: Injection) -> None:
             assert far.recv(100) == DATA
 
 
-@scene("EventLoop.sock_connect", others=EVERYWHERE)
+@scene("EventLoop.sock_connect")
 async def sock_connect(inject: Injection) -> None:
     with listener() as sock, socket.socket() as client:
         client.setblocking(False)
@@ -142,7 +142,7 @@ async def sock_connect(inject: Injection) -> None:
         assert client.getpeername() == sock.getsockname()
 
 
-@scene("EventLoop.sock_sendfile")
+@scene("EventLoop.sock_sendfile", others=OURS_ALONE)
 async def sock_sendfile(inject: Injection) -> None:
     with folder() as path, pair() as (near, far):
         (path / "file").write_bytes(BIG)
@@ -155,7 +155,7 @@ async def sock_sendfile(inject: Injection) -> None:
             assert outcome.cancelled or position == len(BIG)
 
 
-@scene("EventLoop.sock_sendfile")
+@scene("EventLoop.sock_sendfile", others=OURS_ALONE)
 async def sock_sendfile_by_copying(inject: Injection) -> None:
     with pair() as (near, far):
         reading = asyncio.ensure_future(read_to_the_end(far))
@@ -219,7 +219,7 @@ async def create_connection_by_name(inject: Injection) -> None:
         await ended(made)
 
 
-@scene("EventLoop.create_connection")
+@scene("EventLoop.create_connection", others=OURS_ALONE)
 async def create_connection_to_one_of_several(inject: Injection) -> None:
     """The first address refuses: two attempts."""
     async with server() as (address, _):
@@ -234,7 +234,7 @@ async def create_connection_to_one_of_several(inject: Injection) -> None:
         await ended(made)
 
 
-@scene()
+@scene(others=OURS_ALONE)
 async def create_connection_faster_than_another(inject: Injection) -> None:
     """The first address does not answer: its attempt is given up when the second has succeeded."""
     loop = running()
@@ -256,7 +256,7 @@ async def create_connection_faster_than_another(inject: Injection) -> None:
             loop.set_host_resolver(None)
 
 
-@scene("EventLoop.create_connection", others=EVERYWHERE)
+@scene("EventLoop.create_connection")
 async def create_connection_with_tls(inject: Injection) -> None:
     async with server(ssl=server_context()) as (address, _):
         made: list[Ends] = []
@@ -270,7 +270,7 @@ async def create_connection_with_tls(inject: Injection) -> None:
         await ended(made)
 
 
-@scene("EventLoop.create_unix_connection", "EventLoop.create_unix_server")
+@scene("EventLoop.create_unix_connection", "EventLoop.create_unix_server", others=OURS_ALONE)
 async def create_unix_connection(inject: Injection) -> None:
     with folder() as path:
         accepted: list[Ends] = []
@@ -296,7 +296,7 @@ async def connect_accepted_socket(inject: Injection) -> None:
         await ended(made)
 
 
-@scene("EventLoop.start_tls")
+@scene("EventLoop.start_tls", others=OURS_ALONE)
 async def start_tls(inject: Injection) -> None:
     async with server(ssl=server_context()) as (address, _):
         transport, protocol = await running().create_connection(Ends, *address)
@@ -308,7 +308,7 @@ async def start_tls(inject: Injection) -> None:
         await protocol.ended  # also if cancelled: that closes the connection
 
 
-@scene("EventLoop.create_server")
+@scene("EventLoop.create_server", others=OURS_ALONE)
 async def create_server(inject: Injection) -> None:
     outcome = await inject(running().create_server(Ends, ["localhost", "127.0.0.1"], 0))
     if not outcome.cancelled:
@@ -333,13 +333,13 @@ async def create_datagram_endpoint(inject: Injection) -> None:
         await ended(made)
 
 
-@scene("EventLoop.getaddrinfo", others=EVERYWHERE)
+@scene("EventLoop.getaddrinfo")
 async def getaddrinfo(inject: Injection) -> None:
     found = await injected(inject, lambda: running().getaddrinfo("localhost", 80))
     assert found
 
 
-@scene("EventLoop.getnameinfo")
+@scene("EventLoop.getnameinfo", others=OURS_ALONE)
 async def getnameinfo(inject: Injection) -> None:
     flags = socket.NI_NUMERICSERV | socket.NI_NUMERICHOST
     found = await injected(inject, lambda: running().getnameinfo(("127.0.0.1", 80), flags))
@@ -349,7 +349,7 @@ async def getnameinfo(inject: Injection) -> None:
 # Sending files through transports
 
 
-@scene("EventLoop.sendfile")
+@scene("EventLoop.sendfile", others=OURS_ALONE)
 async def sendfile(inject: Injection) -> None:
     """What is written behind it comes behind as much of it as the file says."""
     async with server() as (address, protocols), connected_to(address) as (transport, protocol):
@@ -373,7 +373,7 @@ async def connected_to(address: Any, **options: Any) -> AsyncIterator[tuple[Any,
         transport.close()
 
 
-@scene("EventLoop.sendfile")
+@scene("EventLoop.sendfile", others=OURS_ALONE)
 async def sendfile_with_tls(inject: Injection) -> None:
     async with (
         server(ssl=server_context()) as (address, protocols),
@@ -452,7 +452,7 @@ async def subprocess_shell(inject: Injection) -> None:
         await protocol.ended
 
 
-@scene(others=EVERYWHERE)
+@scene()
 async def subprocess_wait(inject: Injection) -> None:
     """By asyncio's `Process`."""
     child = await asyncio.create_subprocess_exec("cat", stdin=-1)
@@ -460,7 +460,7 @@ async def subprocess_wait(inject: Injection) -> None:
     assert await injected(inject, child.wait, child.stdin.close) == 0
 
 
-@scene(others=EVERYWHERE)
+@scene()
 async def subprocess_communicate(inject: Injection) -> None:
     child = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)
     outcome = await inject(child.communicate(DATA))
@@ -474,7 +474,7 @@ async def subprocess_communicate(inject: Injection) -> None:
 # Servers
 
 
-@scene("Server.start_serving", others=EVERYWHERE)
+@scene("Server.start_serving")
 async def start_serving(inject: Injection) -> None:
     serving = await running().create_server(Ends, "127.0.0.1", 0, start_serving=False)
     await injected(inject, serving.start_serving)
@@ -482,7 +482,7 @@ async def start_serving(inject: Injection) -> None:
     serving.close()
 
 
-@scene("Server.serve_forever")
+@scene("Server.serve_forever", others=OURS_ALONE)
 async def serve_forever(inject: Injection) -> None:
     """Its end is always a cancellation: if not of ours, of its `close`."""
     serving = await running().create_server(Ends, "127.0.0.1", 0)
@@ -502,7 +502,7 @@ async def closed(serving: Any) -> None:
             raise
 
 
-@scene("Server.wait_closed")
+@scene("Server.wait_closed", others=OURS_ALONE)
 async def server_wait_closed(inject: Injection) -> None:
     protocols: list[Ends] = []
     serving = await running().create_server(lambda: note(protocols), "127.0.0.1", 0)
@@ -526,7 +526,7 @@ async def run_in_executor(inject: Injection) -> None:
     assert await injected(inject, run) == len(DATA)
 
 
-@scene("Runtime.create_task", "Runtime.create_future", others=EVERYWHERE)
+@scene("Runtime.create_task", "Runtime.create_future")
 async def tasks_and_futures(inject: Injection) -> None:
     future = running().create_future()
 
@@ -554,7 +554,7 @@ async def on_a_loop_of_its_own(inject: Injection, body: Callable[[], Awaitable[o
     await asyncio.to_thread(run_on_new_loop)
 
 
-@scene("Runtime.shutdown_asyncgens")
+@scene("Runtime.shutdown_asyncgens", others=OURS_ALONE)
 async def shutdown_asyncgens(inject: Injection) -> None:
     """Cancelled, it has closed all generators that clean up at once; others end by themselves."""
     closed: list[int] = []
@@ -577,7 +577,7 @@ async def shutdown_asyncgens(inject: Injection) -> None:
     assert sorted(closed) == [0, 1]
 
 
-@scene("Runtime.shutdown_default_executor")
+@scene("Runtime.shutdown_default_executor", others=OURS_ALONE)
 async def shutdown_default_executor(inject: Injection) -> None:
     """Cancelled, it leaves the threads to end by themselves."""
 
@@ -588,7 +588,7 @@ async def shutdown_default_executor(inject: Injection) -> None:
     await on_a_loop_of_its_own(inject, body)
 
 
-@scene("EventLoopGroup.submit")
+@scene("EventLoopGroup.submit", others=OURS_ALONE)
 async def submit(inject: Injection) -> None:
     """To cancel its future cancels the task."""
     ended = threading.Event()

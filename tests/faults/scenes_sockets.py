@@ -23,7 +23,7 @@ from aws_io_async.retry_strategy import (
 from aws_io_async.socket import Socket, SocketEndpoint
 from tests.dns_server import DnsServer
 from tests.faults.cancellation import Injection
-from tests.faults.scenes import BIG, DATA, call_of, injected, pair, scene
+from tests.faults.scenes import ASYNCIO, BIG, DATA, call_of, injected, pair, scene
 from tests.lookups import Lookup, making_resolvers
 from tests.socket_tools import fill, listening
 
@@ -333,7 +333,7 @@ async def aiohttp_resolver(inject: Injection) -> None:
         assert not (await inject(resolver.close())).cancelled
 
 
-@scene("DnsResolver.__call__")
+@scene("DnsResolver.__call__", others=ASYNCIO)
 async def dns_resolver(inject: Injection) -> None:
     with DnsServer() as server:
         server.records["a.test", "A"] = [("127.0.0.1", 60)]

@@ -20,7 +20,7 @@ from aws_io_async.testing import (
 )
 from tests.bootstraps import Echo
 from tests.faults.cancellation import Injection
-from tests.faults.scenes import DATA, folder, injected, scene
+from tests.faults.scenes import DATA, OURS_ALONE, folder, injected, scene
 
 SIZE = 300_000
 
@@ -247,7 +247,7 @@ async def testing_channel(inject: Injection) -> None:
     await wait()
 
 
-@scene("check_handler")
+@scene("check_handler", others=OURS_ALONE)
 async def check_a_handler(inject: Injection) -> None:
     def factory() -> Echo:
         handlers.append(Echo())

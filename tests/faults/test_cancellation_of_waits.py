@@ -138,7 +138,9 @@ async def test_a_loop_that_ends_while_a_channel_gets_its_transport() -> None:
 
     def main(turns: int) -> None:
         async def connect_and_wait() -> None:
-            asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+            asyncio.get_running_loop().set_exception_handler(
+                lambda _, context: reports.append(context)
+            )
             task = asyncio.ensure_future(connect("127.0.0.1", listener.getsockname()[1]))
             for _ in range(turns):
                 await asyncio.sleep(0)
