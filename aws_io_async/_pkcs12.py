@@ -42,7 +42,7 @@ def decode(data: bytes, password: str | bytes | None) -> Identity:
         )
     except ImportError as exc:
         raise ImportError(
-            f'PKCS#12 needs the package "cryptography": install "{EXTRA}"', name=exc.name
+            f'PKCS#12 needs cryptography: pip install "{EXTRA}"', name=exc.name
         ) from exc
     secret = password.encode() if isinstance(password, str) else password
     try:

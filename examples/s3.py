@@ -133,6 +133,9 @@ class S3:
 
 def s3_of_environment() -> S3:
     environment = os.environ
+    for name in "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY":
+        if name not in environment:
+            raise SystemExit(f"{name} is not set")
     region = environment.get("AWS_REGION", "us-east-1")
     signer = Signer(
         environment["AWS_ACCESS_KEY_ID"],
@@ -187,6 +190,8 @@ async def demonstrate() -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (1, 5):
+        raise SystemExit(__doc__)
     try:
         run(transfer(*sys.argv[1:]) if len(sys.argv) > 1 else demonstrate())
     except httpx.HTTPError as error:

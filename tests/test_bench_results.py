@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aws_io_async._bench import _charts, _page, _tables
+from aws_io_async._bench import _charts, _command, _page, _tables
 from aws_io_async._bench._results import Results, Row, Sample, read
 from aws_io_async._bench._scenarios import GROUPS
 from tests.bench_runs import ROOT, bench
@@ -47,6 +47,12 @@ def texts(svg: str) -> list[str]:
 
 
 # Figures
+
+
+def test_nothing_is_said_about_no_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    """Interrupted before the first figure is there."""
+    _command._print(Results({}, LOOPS))
+    assert capsys.readouterr().out == ""
 
 
 def test_the_median_of_each_field() -> None:

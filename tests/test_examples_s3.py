@@ -203,6 +203,19 @@ def test_what_is_the_clients_own_fault_is_not_retried(
     assert "tried again" not in errors
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [(["--help"], "python examples/s3.py put BUCKET"), (["get", "b", "k", "f"], "is not set")],
+    ids=["too few arguments", "no keys"],
+)
+def test_misuse_is_told(arguments: list[str], told: str) -> None:
+    process = start("s3.py", *arguments)
+    _, errors = process.communicate(timeout=50)
+    assert process.returncode == 1
+    assert told in errors
+    assert "Traceback" not in errors
+
+
 def test_the_demonstration() -> None:
     assert run("s3.py").splitlines() == [
         "10 bytes put and got; they are the same: True",

@@ -277,9 +277,10 @@ def _show(results: Results, options: argparse.Namespace) -> int:
 
 
 def _print(results: Results) -> None:
-    for grid in grids(results):
-        print(f"\n{as_text(grid)}")
-    if note := ratio_note(results):
+    tables = [as_text(grid) for grid in grids(results)]
+    for table in tables:
+        print(f"\n{table}")
+    if tables and (note := ratio_note(results)):
         print(f"\n{note}")
     if absent := results.missing("absent"):
         print("\nNot measured\n" + "\n".join(f"  {line}" for line in absent))

@@ -4,14 +4,18 @@
         async with session.get("https://example.com/") as response:
             ...
 
-Needs aiohttp 3.12 or newer.
+Needs aiohttp 3.12 or newer: the extra `aiohttp`.
 """
 
 import socket
 from typing import Any
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
+try:
+    import aiohttp
+    from aiohttp.abc import AbstractResolver, ResolveResult
+except ModuleNotFoundError as exc:
+    message = f'{__name__} needs aiohttp: pip install "aws-io-async[aiohttp]"'
+    raise ModuleNotFoundError(message, name=exc.name) from exc
 
 from ..errors import ErrorCode, make
 from ..host_resolver import HostAddress, HostResolutionConfig, HostResolver

@@ -20,12 +20,16 @@ What the system knows beyond DNS, it does not: the hosts file, mDNS, containers'
 import asyncio
 from collections.abc import Sequence
 
-import dns.asyncbackend
-import dns.asyncresolver
-import dns.exception
-import dns.inet
-import dns.nameserver
-import dns.resolver
+try:
+    import dns.asyncbackend
+    import dns.asyncresolver
+    import dns.exception
+    import dns.inet
+    import dns.nameserver
+    import dns.resolver
+except ModuleNotFoundError as exc:
+    message = f'{__name__} needs dnspython: pip install "aws-io-async[dns]"'
+    raise ModuleNotFoundError(message, name=exc.name) from exc
 
 from .. import errors
 from ..errors import ErrorCode

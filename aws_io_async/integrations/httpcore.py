@@ -6,7 +6,7 @@
 Names come from the `HostResolver`, and addresses that fail are reported to it; read windows hold
 back servers whose answers are not read. For httpx see `aws_io_async.integrations.httpx`.
 
-Needs httpcore 1.0 or newer.
+Needs httpcore 1.0 or newer, which comes with the extra `httpx`.
 """
 
 import asyncio
@@ -18,9 +18,14 @@ from dataclasses import replace
 from typing import Any
 
 import anyio
-import httpcore
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSAttribute
+
+try:
+    import httpcore
+except ModuleNotFoundError as exc:
+    message = f'{__name__} needs httpcore: pip install "aws-io-async[httpx]"'
+    raise ModuleNotFoundError(message, name=exc.name) from exc
 
 from ..channel import Channel
 from ..channel_bootstrap import ClientBootstrap

@@ -3,13 +3,17 @@
     async with httpx.AsyncClient(transport=ChannelTransport()) as client:
         response = await client.get("https://example.com/")
 
-Needs httpx 0.27 or newer.
+Needs httpx 0.27 or newer: the extra `httpx`.
 """
 
 from typing import Any
 
-import httpcore
-import httpx
+try:
+    import httpcore
+    import httpx
+except ModuleNotFoundError as exc:
+    message = f'{__name__} needs httpx: pip install "aws-io-async[httpx]"'
+    raise ModuleNotFoundError(message, name=exc.name) from exc
 
 from .httpcore import ChannelBackend
 

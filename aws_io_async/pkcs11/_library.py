@@ -298,5 +298,7 @@ def _binding() -> Any:
         import pkcs11
         import pkcs11._pkcs11
     except ImportError as exc:
-        raise ImportError("PKCS#11 needs an extra: pip install 'aws-io-async[pkcs11]'") from exc
+        raise ImportError(
+            'PKCS#11 needs python-pkcs11: pip install "aws-io-async[pkcs11]"'
+        ) from exc
     return pkcs11
