@@ -133,7 +133,7 @@ class TransportMachine(RuleBasedStateMachine):
         self.said = self.heard = self.peer_said = 0
         self.reading_paused = self.closing = self.no_more_writes = False
         self.aborted = self.dropped = False
-        self.peer_ended = self.peer_gone = self.keeps_open = False
+        self.peer_ended = self.peer_gone = self.heard_end = self.keeps_open = False
         self.told = self.protocol(self)
         self.transport, _ = self.loop.run_until_complete(
             self.loop.create_connection(lambda: self.told, sock=ours)
@@ -243,6 +243,7 @@ class TransportMachine(RuleBasedStateMachine):
         assert data == text(self.heard, len(data))
         assert data or not size or self.closing or self.no_more_writes
         self.heard += len(data)
+        self.heard_end = self.heard_end or (size > 0 and not data)
 
     @precondition(lambda self: not self.peer_gone and not self.peer_ended)
     @rule()
@@ -284,9 +285,9 @@ class TransportMachine(RuleBasedStateMachine):
             return told.lost
         if self.peer_gone:
             return told.ended or self.reading_paused
-        everything_sent = self.heard == self.said and not told.paused
+        everything_sent = self.heard == self.said and self.heard_end == self.no_more_writes
         nothing_to_read = told.received == self.peer_said and told.ended == self.peer_ended
-        return everything_sent and (nothing_to_read or self.reading_paused)
+        return everything_sent and not told.paused and (nothing_to_read or self.reading_paused)
 
     # What always holds
 
