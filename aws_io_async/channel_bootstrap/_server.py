@@ -298,7 +298,10 @@ class SocketListener:
             self._task.cancel()
 
     async def aclose(self) -> None:
-        """`close`, and wait until it is done. Idempotent. Thread: of any running loop."""
+        """`close`, and wait until it is done. Idempotent. Thread: of any running loop.
+
+        Cancelled, it closes all the same, without being waited for.
+        """
         self.close()
         await self.wait_closed()
 

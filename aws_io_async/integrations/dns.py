@@ -81,7 +81,7 @@ class DnsResolver:
         Both families are asked for at a time; if one answers, the other's failure does not matter.
         Raises IO_DNS_INVALID_NAME if there is no such name, IO_DNS_NO_ADDRESS_FOR_HOST if it has no
         address, IO_DNS_QUERY_AGAIN if no server gave an answer in time, and IO_DNS_QUERY_FAILED if
-        the answer is of no use.
+        the answer is of no use. Cancelled, it asks no more, and has closed its sockets.
         """
         name = host.removesuffix(".")
         if name == "localhost" or name.endswith(".localhost"):
