@@ -189,11 +189,13 @@ def _reported_failures(events: Events) -> Iterator[None]:
                 events.tell("failed", error=f"{record.args[-1]}")
 
     logger, failures = log.logger(log.LogSubject.CHANNEL_BOOTSTRAP), Failures()
+    level_before = logger.level
     logger.addHandler(failures)
     logger.setLevel(logging.DEBUG)
     try:
         yield
     finally:
+        logger.setLevel(level_before)
         logger.removeHandler(failures)
 
 

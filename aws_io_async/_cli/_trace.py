@@ -27,11 +27,14 @@ class Trace(logging.Handler):
     def __enter__(self) -> "Trace":
         logger = logging.getLogger("aws_io_async")
         logger.addHandler(self)
+        self._level_before = logger.level
         logger.setLevel(log.TRACE)
         return self
 
     def __exit__(self, *_: object) -> None:
-        logging.getLogger("aws_io_async").removeHandler(self)
+        logger = logging.getLogger("aws_io_async")
+        logger.setLevel(self._level_before)
+        logger.removeHandler(self)
 
     def note(self, subject: str, text: str) -> None:
         """One line."""

@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import logging
 import signal
+import socket
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -10,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from aws_io_async import __main__, __version__
-from aws_io_async._cli import _main, _parser
+from aws_io_async import __main__, __version__, log
+from aws_io_async._cli import _echo, _main, _parser
 from tests.cli.commands import PROGRAM, environment, run, running, terminal, without
 from tests.cli.servers import serving
 from tests.schemas import validate
@@ -33,6 +35,19 @@ def test_help_of_each(command: str) -> None:
     done = run(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: python -m aws_io_async {command} ")
+
+
+def test_a_trace_leaves_the_log_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    loggers = logging.getLogger("aws_io_async"), log.logger(log.LogSubject.CHANNEL_BOOTSTRAP)
+    levels = [logger.level for logger in loggers]
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = str(closed.getsockname()[1])
+        assert __main__.main(["connect", "--trace", "127.0.0.1", port]) != 0
+    with _echo._reported_failures(_echo.Events(False)):
+        pass
+    assert "connect" in capsys.readouterr().err
+    assert [logger.level for logger in loggers] == levels
 
 
 def test_version() -> None:
