@@ -1,6 +1,7 @@
 """A soak: the mixture in rounds, with a look at what the process holds between them."""
 
 import asyncio
+import ssl
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
@@ -96,7 +97,13 @@ async def soak(seconds: float, seed: int, rounds: int) -> Report:
     """Run it on the running loop, which is one of ours."""
     loop = asyncio.get_running_loop()
     complaints: list[str] = []
-    loop.set_exception_handler(lambda _, context: complaints.append(f"{context}"))
+
+    def complain(_: object, context: dict[str, Any]) -> None:
+        gone = isinstance(context.get("exception"), ConnectionError | ssl.SSLEOFError)
+        if not (gone and loop.get_debug()):  # which tells of each client that leaves too early
+            complaints.append(f"{context}")
+
+    loop.set_exception_handler(complain)
     mix = Mix(seed)
     start = await Sample.take()
     resident = []
