@@ -351,8 +351,9 @@ async def getnameinfo(inject: Injection) -> None:
 
 @scene("EventLoop.sendfile", others=OURS_ALONE)
 async def sendfile(inject: Injection) -> None:
-    """What is written behind it comes behind as much of it as the file says."""
+    """It waits for what was written before; what is written later comes behind what was sent."""
     async with server() as (address, protocols), connected_to(address) as (transport, protocol):
+        transport.write(8 * BIG)
         with folder() as path:
             (path / "file").write_bytes(BIG)
             with (path / "file").open("rb") as file:
@@ -361,7 +362,7 @@ async def sendfile(inject: Injection) -> None:
         transport.write(DATA)
         await end(transport, protocol)
         await protocols[0].ended
-        assert protocols[0].data == BIG[:position] + DATA
+        assert protocols[0].data == 8 * BIG + BIG[:position] + DATA
 
 
 @asynccontextmanager
