@@ -14,7 +14,8 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aws_io_async._tls_engine import TlsEngine, TlsState
+from aws_io_async._tls_engine import TlsEngine
+from aws_io_async._tls_state import TlsState
 from aws_io_async.errors import AwsIoError
 from aws_io_async.testing import TestingChannel, TestingLoop
 from aws_io_async.tls_channel_handler import TlsChannelHandler

@@ -172,7 +172,7 @@ class ChannelMachine(RuleBasedStateMachine):
         assert caught.value.code is ErrorCode.IO_CHANNEL_READ_WOULD_EXCEED_WINDOW
 
     @precondition(lambda self: self.is_running() and not self.input_ended)
-    @rule(yes=st.sampled_from([False] * 5 + [True]))
+    @rule(yes=st.sampled_from([False] * 15 + [True]))
     def end_input(self, yes: bool) -> None:
         if yes:
             self.ends.push_end_of_input()
@@ -290,7 +290,7 @@ class ChannelMachine(RuleBasedStateMachine):
     @rule(
         immediately=st.booleans(),
         failing=st.booleans(),
-        sure=st.sampled_from([False] * 7 + [True]),
+        sure=st.sampled_from([False] * 20 + [True]),
     )
     def end(self, immediately: bool, failing: bool, sure: bool) -> None:
         if sure:
@@ -367,4 +367,4 @@ class ChannelMachine(RuleBasedStateMachine):
             self.loop.close()
 
 
-TestChannel = checked(ChannelMachine, 100)
+TestChannel = checked(ChannelMachine, 250)

@@ -15,7 +15,8 @@ import trustme
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from aws_io_async._tls_engine import TlsEngine, TlsState
+from aws_io_async._tls_engine import TlsEngine
+from aws_io_async._tls_state import TlsState
 from tests.faults._report import Fault
 from tests.load.key_updates import Client
 from tests.models.endless import text
@@ -25,6 +26,7 @@ from tests.tls_peers import HOST, TLS12, TLS13, Peer
 
 SIZES = st.sampled_from([1, 10, 3000, 17_000, 50_000])
 PIECES = st.sampled_from([1, 4, 5, 6, 100, 20_000, 1 << 20])
+WAYS = st.sampled_from(["read", "read_into", "read_available"])
 FINAL = (TlsState.CLOSED, TlsState.FAILED)
 
 ANYTHING = Fault(
@@ -226,7 +228,7 @@ class TlsMachine(RuleBasedStateMachine):
         assert data == text(self.peer_heard, len(data))
         self.peer_heard += len(data)
 
-    @rule(sure=st.sampled_from([False] * 9 + [True]))
+    @rule(sure=st.sampled_from([False] * 15 + [True]))
     def cut_the_wire(self, sure: bool) -> None:
         """What has not been delivered to the engine is lost."""
         if sure:
@@ -262,7 +264,7 @@ class TlsMachine(RuleBasedStateMachine):
             self.said += size
         self.look()
 
-    @rule(size=SIZES, way=st.sampled_from(["read", "read_into", "read_available"]))
+    @rule(size=SIZES, way=WAYS)
     def read(self, size: int, way: str) -> None:
         try:
             data = self._read(size, way)
@@ -289,7 +291,18 @@ class TlsMachine(RuleBasedStateMachine):
             return None if count is None else bytes(buffer[:count])
         return self.engine.read(size) if way == "read" else self.engine.read_available(size)
 
-    @rule(sure=st.sampled_from([False] * 9 + [True]))
+    @precondition(lambda self: self.state is TlsState.OPEN and not self.cut)
+    @rule(size=st.sampled_from([100, 3000, 16_384, 17_000]), way=WAYS)
+    def read_all_in_pieces(self, size: int, way: str) -> None:
+        """What has come can be read, however much of a record is taken at a time."""
+        self.deliver_to_engine(1 << 20)
+        before = -1
+        while before < self.heard and self.state is TlsState.OPEN:
+            before = self.heard
+            self.read(size, way)
+        assert self.heard == self.peer_said
+
+    @rule(sure=st.sampled_from([False] * 15 + [True]))
     def end(self, sure: bool) -> None:
         if sure:
             if self.state is TlsState.HANDSHAKE:
@@ -315,7 +328,7 @@ class TlsMachine(RuleBasedStateMachine):
             self.new_keys += 1
 
     @precondition(lambda self: self.peer_open and not self.peer_ended)
-    @rule(sure=st.sampled_from([False] * 5 + [True]))
+    @rule(sure=st.sampled_from([False] * 10 + [True]))
     def peer_ends(self, sure: bool) -> None:
         if sure:
             self.peer_reads()  # OpenSSL cannot end on top of what has not been read
@@ -361,4 +374,4 @@ class TlsMachine(RuleBasedStateMachine):
             ANYTHING.seen("as the model has it")
 
 
-TestTls = checked(TlsMachine, 50)
+TestTls = checked(TlsMachine, 150)

@@ -182,8 +182,10 @@ class TransportMachine(RuleBasedStateMachine):
 
         self.write_with(size, write)
 
-    @rule()
-    def write_eof(self) -> None:
+    @rule(sure=st.sampled_from([False, False, True]))
+    def write_eof(self, sure: bool) -> None:
+        if not sure:
+            return
         self.no_more_writes = self.no_more_writes or not self.transport.is_closing()
         self.transport.write_eof()
 
@@ -211,9 +213,9 @@ class TransportMachine(RuleBasedStateMachine):
         self.closing = self.dropped = True
         assert self.transport.get_write_buffer_size() == 0
 
-    @rule(which=st.sampled_from(["close", "abort", "peer_closes", "peer_resets"]))
+    @rule(which=st.sampled_from(["settle"] * 4 + ["close", "abort", "peer_closes", "peer_resets"]))
     def end(self, which: str) -> None:
-        """One rule, so that most of what happens does before it."""
+        """One rule, and not always, so that most of what happens does before it."""
         getattr(self, which)()
 
     @rule(keeps_open=st.booleans())
@@ -341,6 +343,6 @@ class TcpMachine(TransportMachine):
     pair = tcp_pair
 
 
-TestOverUnix = checked(TransportMachine, 80)
-TestBufferedOverUnix = checked(BufferedMachine, 40)
-TestOverTcp = checked(TcpMachine, 60)
+TestOverUnix = checked(TransportMachine, 150)
+TestBufferedOverUnix = checked(BufferedMachine, 50)
+TestOverTcp = checked(TcpMachine, 80)

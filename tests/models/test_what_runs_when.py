@@ -105,8 +105,8 @@ class RealWorld:
             self.do(action)
 
     def _failed(self, _loop: object, context: dict[str, Any]) -> None:
-        assert isinstance(context["exception"], PlannedError)
-        self.log.append(("raised", -1))
+        planned = isinstance(context["exception"], PlannedError)
+        self.log.append(("raised" if planned else f"{context}", -1))
 
     def turn(self) -> None:
         self.loop.stop()
