@@ -25,12 +25,13 @@ Three things learned the hard way:
 - The end of the network is never told to OpenSSL, which would then refuse to send as well.
 """
 
-import enum
 import ssl
 import sys
 from collections import deque
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
+
+from ._tls_state import LEGAL_MOVES, TlsState
 
 Ending = TypeVar("Ending", bytes, int)
 
@@ -49,36 +50,6 @@ PLAINTEXT_PER_ANSWER = 64
 failure_of_key: ContextVar[BaseException | None] = ContextVar("failure_of_key", default=None)
 """What kept a private key from signing in the handshake under way: see `_openssl_keys`. OpenSSL,
 who asked for it, cannot tell."""
-
-
-class TlsState(enum.Enum):
-    """Where a TLS connection stands."""
-
-    HANDSHAKE = enum.auto()
-    """Keys are being negotiated; what is written is kept until they are there."""
-    OPEN = enum.auto()
-    """Plaintext flows both ways."""
-    PEER_CLOSED = enum.auto()
-    """The peer will send nothing more; we still may."""
-    SHUTTING_DOWN = enum.auto()
-    """We have said that we are done; input is discarded until the peer says so too."""
-    CLOSED = enum.auto()
-    """Nothing moves any more."""
-    FAILED = enum.auto()
-    """OpenSSL has given the connection up; `TlsEngine.error` says why."""
-
-
-LEGAL_MOVES: dict[TlsState, frozenset[TlsState]] = {
-    TlsState.HANDSHAKE: frozenset({TlsState.OPEN, TlsState.CLOSED, TlsState.FAILED}),
-    TlsState.OPEN: frozenset(
-        {TlsState.PEER_CLOSED, TlsState.SHUTTING_DOWN, TlsState.CLOSED, TlsState.FAILED}
-    ),
-    TlsState.PEER_CLOSED: frozenset({TlsState.CLOSED, TlsState.FAILED}),
-    TlsState.SHUTTING_DOWN: frozenset({TlsState.CLOSED, TlsState.FAILED}),
-    TlsState.CLOSED: frozenset(),
-    TlsState.FAILED: frozenset(),
-}
-"""Each state's possible next ones."""
 
 # A global is found faster than an enum's member, and these are looked at for every message.
 _HANDSHAKE, _OPEN, _PEER_CLOSED = TlsState.HANDSHAKE, TlsState.OPEN, TlsState.PEER_CLOSED

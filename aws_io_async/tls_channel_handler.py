@@ -22,8 +22,9 @@ from collections.abc import Awaitable
 from . import log
 from ._ssl_context import requested_name
 from ._tls_channel_state import LEGAL_MOVES, State, ended, is_socket_closed, unknown, why_not
-from ._tls_engine import MAX_PLAINTEXT, TlsEngine, TlsState
+from ._tls_engine import MAX_PLAINTEXT, TlsEngine
 from ._tls_held_writes import HeldWrites, completing
+from ._tls_state import TlsState
 from ._tls_window import HANDSHAKE_WINDOW, RECORD_OVERHEAD, CiphertextWindow
 from .channel import ChannelDirection, ChannelHandler, ChannelSlot, ChannelTask
 from .errors import AwsIoError, Code, ErrorCode, make, translate

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from aws_io_async._tls_engine import LEGAL_MOVES, TlsEngine, TlsState
+from aws_io_async._tls_engine import TlsEngine
+from aws_io_async._tls_state import LEGAL_MOVES, TlsState
 from tests import tls_engines
 from tests.tls_engines import (
     Wire,

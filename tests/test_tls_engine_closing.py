@@ -3,7 +3,8 @@
 import pytest
 import trustme
 
-from aws_io_async._tls_engine import TlsEngine, TlsState
+from aws_io_async._tls_engine import TlsEngine
+from aws_io_async._tls_state import TlsState
 from tests import tls_engines
 from tests.tls_engines import (
     Wire,

@@ -6,7 +6,8 @@ import ssl
 import pytest
 import trustme
 
-from aws_io_async._tls_engine import MAX_PLAINTEXT, TlsState
+from aws_io_async._tls_engine import MAX_PLAINTEXT
+from aws_io_async._tls_state import TlsState
 from tests import tls_engines
 from tests.tls_engines import (
     Split,

@@ -8,7 +8,7 @@ import pytest
 import trustme
 
 from aws_io_async import errors
-from aws_io_async._tls_engine import TlsState
+from aws_io_async._tls_state import TlsState
 from tests import tls_engines
 from tests.certificates import EXPIRED, issue
 from tests.tls_channels import lenient_server

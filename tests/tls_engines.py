@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import trustme
 
-from aws_io_async._tls_engine import TlsEngine, TlsState
+from aws_io_async._tls_engine import TlsEngine
+from aws_io_async._tls_state import TlsState
 from tests.tls_peers import HOST, TLS12, TLS13, Peer
 
 Split = Callable[[bytes], Iterator[bytes]]

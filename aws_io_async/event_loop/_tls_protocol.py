@@ -28,7 +28,8 @@ from asyncio.log import logger
 from contextvars import copy_context
 from typing import Any
 
-from .._tls_engine import TlsEngine, TlsState
+from .._tls_engine import TlsEngine
+from .._tls_state import TlsState
 from ._flow_control import WriteFlowControl
 from ._socket_tools import LOST_WRITES_BEFORE_WARNING, Buffer
 from ._tls_app_transport import SslTransport

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import trustme
 
-from aws_io_async._tls_engine import MAX_ANSWERS, TlsEngine, TlsState
+from aws_io_async._tls_engine import MAX_ANSWERS, TlsEngine
+from aws_io_async._tls_state import TlsState
 from aws_io_async.channel_stream import serve
 from aws_io_async.errors import ErrorCode
 from tests import tls_programs
