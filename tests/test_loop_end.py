@@ -1,12 +1,17 @@
 """Channels that are ready when their loop ends: they end with it, and everybody is told."""
 
 import asyncio
+import gc
+import socket
 import subprocess
 import sys
+import warnings
+import weakref
 
 import pytest
 import trustme
 
+from aws_io_async import new_event_loop
 from aws_io_async.channel_bootstrap import ClientBootstrap, ServerBootstrap
 from aws_io_async.errors import EventLoopShutdownError
 from aws_io_async.event_loop.group import EventLoopGroup
@@ -70,10 +75,31 @@ def test_a_loop_that_ends_takes_its_channels_along(factory: loops.Factory) -> No
     assert journal.story.count("destroy") == 1
 
 
+@pytest.mark.parametrize("factory", [new_event_loop, asyncio.SelectorEventLoop])
+@pytest.mark.parametrize("close", [False, True])
+def test_a_loop_that_is_dropped_is_not_kept_by_its_channels(
+    factory: loops.Factory, close: bool
+) -> None:
+    def use_a_loop(address: tuple[str, int]) -> "weakref.ref[asyncio.AbstractEventLoop]":
+        loop = factory()
+        connecting = ClientBootstrap().new_socket_channel(*address, handlers=lambda: [Echo()])
+        loop.run_until_complete(connecting)
+        if close:
+            loop.close()
+        return weakref.ref(loop)
+
+    with warnings.catch_warnings(), socket.create_server((LOOPBACK, 0)) as listener:
+        warnings.simplefilter("ignore", ResourceWarning)
+        dropped = use_a_loop(listener.getsockname())
+        gc.collect()
+        assert dropped() is None
+
+
 STUBBORN = """
 import asyncio
 import logging
 from aws_io_async.channel import ChannelHandler
+from aws_io_async import new_event_loop
 from aws_io_async.channel_bootstrap import ClientBootstrap, ServerBootstrap, _loop_end
 
 class Stays(ChannelHandler):

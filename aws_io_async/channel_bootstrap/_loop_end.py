@@ -19,41 +19,41 @@ PATIENCE = 5.0
 logger = log.logger(log.LogSubject.CHANNEL_BOOTSTRAP)
 
 
-class _Living:
-    """The channels of one loop that are ready, and the generator that ends them."""
+class LivingChannels:
+    """The channels of one loop that are ready, and the generator that ends them.
+
+    It belongs to them alone: a generator holds its loop, which somebody may drop without an end.
+    """
 
     def __init__(self) -> None:
-        self.channels: weakref.WeakSet[Channel] = weakref.WeakSet()
-        self._generator = _at_the_end(self.channels)
+        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+        self._generator = _at_the_end(self._channels)
         _run_to_its_next_step(self._generator.__anext__())
 
-    def let_go(self) -> None:
-        """None is left: nothing has to be done at the end."""
-        _run_to_its_next_step(self._generator.aclose())
+    def add(self, channel: Channel) -> None:
+        """End it with its loop, unless it ends before."""
+        self._channels.add(channel)
+
+    def discard(self, channel: Channel) -> None:
+        """It has ended. With the last one, nothing has to be done at the end any more."""
+        self._channels.discard(channel)
+        if not self._channels and _by_loop.pop(channel.loop, None) is not None:
+            _run_to_its_next_step(self._generator.aclose())
 
 
-_living: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Living]" = (
+_by_loop: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[LivingChannels]]" = (
     weakref.WeakKeyDictionary()
 )
 
 
-def add(channel: Channel) -> None:
-    """End it with its loop, unless it ends before. Thread: the channel's."""
-    living = _living.get(channel.loop)
+def living_channels(loop: asyncio.AbstractEventLoop) -> LivingChannels:
+    """Those of a loop: to be kept by each of them. Thread: the loop's."""
+    reference = _by_loop.get(loop)
+    living = None if reference is None else reference()
     if living is None:
-        living = _living[channel.loop] = _Living()
-    living.channels.add(channel)
-
-
-def discard(channel: Channel) -> None:
-    """It has ended. Thread: the channel's."""
-    living = _living.get(channel.loop)
-    if living is None:
-        return
-    living.channels.discard(channel)
-    if not living.channels:
-        del _living[channel.loop]
-        living.let_go()
+        living = LivingChannels()
+        _by_loop[loop] = weakref.ref(living)
+    return living
 
 
 async def _at_the_end(channels: "weakref.WeakSet[Channel]") -> AsyncGenerator[None, None]:
@@ -65,7 +65,7 @@ async def _at_the_end(channels: "weakref.WeakSet[Channel]") -> AsyncGenerator[No
 
 
 async def _end_all(channels: list[Channel]) -> None:
-    _living.pop(channels[0].loop, None)  # nobody has to let go of the generator any more
+    _by_loop.pop(channels[0].loop, None)  # nobody has to let go of the generator any more
     for channel in channels:
         detail = f"{channel!r} was still there"
         channel.shutdown(make(ErrorCode.IO_EVENT_LOOP_SHUTDOWN, detail), immediately=True)

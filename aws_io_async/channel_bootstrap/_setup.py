@@ -23,7 +23,7 @@ from ..message_pool import MAX_FRAGMENT_SIZE
 from ..socket_channel_handler import SocketChannelHandler
 from ..tls_channel_handler import TlsChannelHandler
 from ..tls_context import TlsConnectionOptions
-from . import _loop_end
+from ._loop_end import living_channels
 
 Notified = Callable[[Channel | None, BaseException | None], object]
 """Called on the channel's thread; the channel is None if there is none, because of the error."""
@@ -88,7 +88,9 @@ class NewChannel:
     `on_end` is called when a channel ends that was ready.
     """
 
-    __slots__ = ("_channel", "_negotiation", "_on_end", "_server_side", "_setup", "is_ready")
+    __slots__ = (
+        "_channel", "_living", "_negotiation", "_on_end", "_server_side", "_setup", "is_ready",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -223,7 +225,8 @@ class NewChannel:
         for handler in setup.handlers() if setup.handlers is not None else ():
             channel.append(handler)
         self.is_ready = True
-        _loop_end.add(channel)
+        self._living = living_channels(channel.loop)
+        self._living.add(channel)
         if setup.on_setup is not None:
             setup.on_setup(channel, None)
 
@@ -252,7 +255,7 @@ class NewChannel:
         self._settle(error or _ended_too_early())
         if not self.is_ready:
             return
-        _loop_end.discard(channel)
+        self._living.discard(channel)
         try:
             if self._setup.on_shutdown is not None:
                 self._setup.on_shutdown(channel, error)
