@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             if arguments[:1] == ["bench"]:
                 return _bench(arguments[1:])
-            options = _parser.build().parse_args(arguments)
+            options = _parser.parse(arguments)
             module = importlib.import_module(f".{options.module}", __package__)
             return int(module.main(options))
         except CommandError as error:

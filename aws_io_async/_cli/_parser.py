@@ -6,7 +6,7 @@ FILE, FOLDER, PATH and SCRIPT with files, HOST with host names.
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -66,11 +66,20 @@ def build() -> argparse.ArgumentParser:
         epilog="exit statuses: 0 done, 1 failed, 2 misuse or something missing, 3 no address, "
         "4 nobody answers, 5 TLS failed, 130 Ctrl-C",
     )
+    parser.set_defaults(error=parser.error)
     parser.add_argument("--version", action="version", version=f"aws-io-async {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
     for add in (_demo, _run, _connect, _resolve, _echo, _bench, _top, _completion):
         add(commands)
     return parser
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line; misuse raises SystemExit, after the usage of its command."""
+    options, unknown = build().parse_known_args(arguments)
+    if unknown:
+        options.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return options
 
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -82,7 +91,7 @@ def _add(
     command: argparse.ArgumentParser = commands.add_parser(
         name, help=help, description=description or None
     )
-    command.set_defaults(module=f"_{name}")
+    command.set_defaults(module=f"_{name}", error=command.error)
     return command
 
 

@@ -162,5 +162,6 @@ def _parts(resolver: HostResolver, hosts: list[Host]) -> list[Part]:
         if host.error is not None:
             rows.append([host.name, "", "", Cell("none", Tone.BAD), "", "", "", host.error])
     figures = resolver.statistics()
-    title = f"{figures.lookups} lookups, {figures.failed_lookups} failed"
+    plural = "" if figures.lookups == 1 else "s"
+    title = f"{figures.lookups} lookup{plural}, {figures.failed_lookups} failed"
     return [Table(title, columns, rows)]

@@ -202,6 +202,16 @@ print(sorted({"asyncio", "anyio", "rich", "trustme", "ssl"} & {*sys.modules}), f
     assert done.stderr == "[]\n"
 
 
+def test_an_unknown_option_is_told_with_the_usage_of_its_command() -> None:
+    done = run("echo", "--tsl")
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: python -m aws_io_async echo ")
+    assert done.stderr.endswith("aws_io_async echo: error: unrecognized arguments: --tsl\n")
+    done = run("--tsl", "run", "script.py")
+    assert done.returncode == 2
+    assert done.stderr.endswith("aws_io_async: error: unrecognized arguments: --tsl\n")
+
+
 def test_all_commands_are_in_this_test() -> None:
     found = _parser.build().format_help()
     assert "{" + ",".join(COMMANDS) + "}" in found

@@ -75,7 +75,7 @@ def test_a_table(dns: DnsServer) -> None:
     done = run("resolve", HOST, "127.0.0.9", *by(dns), "--once")
     assert done.returncode == 0
     lines = done.stdout.splitlines()
-    assert lines[0] == "1 lookups, 0 failed"
+    assert lines[0] == "1 lookup, 0 failed"
     headings = ["Host", "Address", "Type", "State", "Given", "Uses", "Expires", "Failure"]
     assert lines[1].split() == headings
     assert lines[2].split()[:6] == [HOST, "::1", "AAAA", "good", "now", "1"]

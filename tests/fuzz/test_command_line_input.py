@@ -173,7 +173,7 @@ def safe_to_connect(arguments: Sequence[str]) -> bool:
     """Options that change who is asked are looked at as argparse does."""
     with streams():
         try:
-            options = _parser.build().parse_args(arguments)
+            options = _parser.parse(arguments)
         except SystemExit:
             return True
     hosts = getattr(options, "hosts", None) or [options.host]
@@ -246,7 +246,7 @@ def test_any_words_are_parsed(arguments: list[str]) -> None:
     """Not run: some might go on for ever."""
 
     def parse() -> int:
-        _parser.build().parse_args(arguments)
+        _parser.parse(arguments)
         return 0
 
     with streams() as (out, err):
