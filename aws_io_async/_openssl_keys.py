@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import errors
-from ._tls_engine import failure_of_key
+from ._failure_of_key import failure_of_key
 from .errors import CommonErrorCode, ErrorCode
 from .shared_library import SharedLibrary
 from .tls_key_operations import (

@@ -28,9 +28,9 @@ Three things learned the hard way:
 import ssl
 import sys
 from collections import deque
-from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
+from ._failure_of_key import note_cause
 from ._tls_state import LEGAL_MOVES, TlsState
 
 Ending = TypeVar("Ending", bytes, int)
@@ -46,10 +46,6 @@ That is what peers cost who ask for new keys: they make us work, and need not re
 
 PLAINTEXT_PER_ANSWER = 64
 """Bytes of plaintext that let one more byte be answered: connections live as long as they like."""
-
-failure_of_key: ContextVar[BaseException | None] = ContextVar("failure_of_key", default=None)
-"""What kept a private key from signing in the handshake under way: see `_openssl_keys`. OpenSSL,
-who asked for it, cannot tell."""
 
 # A global is found faster than an enum's member, and these are looked at for every message.
 _HANDSHAKE, _OPEN, _PEER_CLOSED = TlsState.HANDSHAKE, TlsState.OPEN, TlsState.PEER_CLOSED
@@ -79,6 +75,7 @@ class TlsEngine:
         "_waiting_bytes",
         "clean_close",
         "error",
+        "settled",
         "ssl_object",
         "state",
     )
@@ -100,6 +97,8 @@ class TlsEngine:
         self.error: Exception | None = None
         self.clean_close = False
         """Whether the peer said close_notify; False after PEER_CLOSED means a cut connection."""
+        self.settled = False
+        """Whether the engine is `idle`, as far as `receive_and_read` knows."""
         self._aligned = True  # OpenSSL holds no part of a record; all there is waits in _incoming
         self._leftover = False  # OpenSSL holds plaintext, of which a part has been read
         self._eof = False
@@ -122,6 +121,7 @@ class TlsEngine:
             return
         if self._eof:
             raise RuntimeError("receive_data() after receive_eof(): the peer's data had ended")
+        self.settled = False
         self._incoming.write(data)
         if self.state is _SHUTTING_DOWN and self._discard_input():
             self._move(_CLOSED)
@@ -132,6 +132,7 @@ class TlsEngine:
         A handshake that is not finished then fails in `handshake()`. Calling it again is harmless.
         """
         self._eof = True
+        self.settled = False
         if self.state is _SHUTTING_DOWN:
             self._move(_CLOSED)
 
@@ -156,18 +157,12 @@ class TlsEngine:
                 self._raise_if_failed()
             return False
         except Exception as exc:  # also what a callback of the context raised
-            self._note_failure_of_key(exc)
+            note_cause(exc)
             self._fail(exc)
             raise
         self._move(_OPEN)
         self._encrypt_waiting()
         return True
-
-    def _note_failure_of_key(self, exc: Exception) -> None:
-        failure = failure_of_key.get()
-        if failure is not None:
-            failure_of_key.set(None)
-            exc.__cause__ = failure
 
     # Plaintext out
 
@@ -200,6 +195,34 @@ class TlsEngine:
             raise ValueError(f"max_bytes must be positive, got {max_bytes!r}")
         chunk = self._read_record(max_bytes if max_bytes < MAX_PLAINTEXT else MAX_PLAINTEXT)
         return chunk if chunk is not None else self._why_nothing(b"")
+
+    def receive_and_read(self, data: bytes | bytearray | memoryview) -> bytes | None:
+        """`receive_data`, and `read` of one record: half the price if nothing was left before.
+
+        `settled` tells afterwards whether that was all there is to do.
+        """
+        if not self.settled:
+            self.receive_data(data)
+            chunk = self.read(MAX_PLAINTEXT)
+            self.settled = self.idle
+            return chunk
+        self._incoming.write(data)
+        size = len(data)
+        limit = size if size < MAX_PLAINTEXT else MAX_PLAINTEXT
+        try:
+            chunk = self.ssl_object.read(limit)
+        except ssl.SSLError as exc:
+            self.settled = False
+            self._note_read_error(exc)
+            self._note_answers(0)
+            return self._why_nothing(b"")
+        size = len(chunk)
+        self._plaintext += size
+        if self._incoming.pending or self._outgoing.pending or not 0 < size < limit:
+            self.settled = False
+            self._note_answers(0)
+            self._note_read(size, limit)
+        return chunk or self._why_nothing(b"")
 
     def read_available(self, max_bytes: int = sys.maxsize) -> bytes | None:
         """Decrypt everything that has come, but at most `max_bytes`, in one piece.
@@ -361,12 +384,21 @@ class TlsEngine:
             except ssl.SSLError as exc:
                 self._fail(exc)
                 raise
+            self.settled = False  # until it is sent
             if written == len(data):
                 return True
             data = data[written:]
         self._waiting.append(bytes(data))
         self._waiting_bytes += len(data)
         return False
+
+    def encrypt(self, data: bytes | bytearray | memoryview) -> bytes | None:
+        """`write`, and then `data_to_send`; None if not all of it could be encrypted."""
+        settled = self.settled
+        if not self.write(data):
+            return None
+        self.settled = settled  # what was written is taken at once
+        return self._outgoing.read()
 
     def data_to_send(self) -> bytes:
         """Take all ciphertext there is for the network; b"" if there is none."""
@@ -454,6 +486,7 @@ class TlsEngine:
         if state not in LEGAL_MOVES[self.state]:
             raise RuntimeError(f"a TLS engine cannot go from {self.state.name} to {state.name}")
         self.state = state
+        self.settled = False
 
     def _fail(self, exc: Exception) -> None:
         self.error = exc

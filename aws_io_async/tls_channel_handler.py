@@ -238,13 +238,12 @@ class TlsChannelHandler(ChannelHandler):
         if self._direct and lane is not None and message.message_type is _DATA:
             # Most messages: there is no window to be minded, and nobody else to be told.
             engine = self._engine
-            engine.receive_data(message.data)
             try:
-                data = engine.read(MAX_PLAINTEXT)
+                data = engine.receive_and_read(message.data)
             except ssl.SSLError:  # is raised again
                 data = None
             if data:
-                done = engine.idle
+                done = engine.settled
                 message = _new_message(IoMessage)
                 message.data = data
                 message.message_type = _DATA
@@ -365,20 +364,19 @@ class TlsChannelHandler(ChannelHandler):
         ):
             self._refuse(slot, message, why_not(message, self._error, self._writing_ended))
             return
-        engine = self._engine
         try:
-            encrypted = engine.write(message.data)
+            ciphertext = self._engine.encrypt(message.data)
         except ssl.SSLError as exc:
             error = translate(exc, fallback=ErrorCode.IO_TLS_ERROR_WRITE_FAILURE)
             self._broken(error)
             self._refuse(slot, message, error)
             return
-        if not encrypted:  # TLS 1.2 negotiates again
+        if ciphertext is None:  # TLS 1.2 negotiates again
             self._held.hold(message)
             self._flush()
             return
         out = _new_message(IoMessage)
-        out.data = engine.data_to_send()
+        out.data = ciphertext
         out.message_type = _DATA
         out.tag = None
         out.on_completion = None if message.on_completion is None else completing(message)

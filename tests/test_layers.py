@@ -30,6 +30,7 @@ FLOORS = [
     ],
     [
         "_pkcs12",
+        "_failure_of_key",
         "_tls_state",
         "_tls_engine",
         "tls_key_operations",

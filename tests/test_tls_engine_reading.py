@@ -69,6 +69,73 @@ def test_however_the_ciphertext_is_cut(
     assert wire.engine.clean_close
 
 
+@pytest.mark.parametrize(
+    "split",
+    [whole, single_bytes, *map(randomly, range(5))],
+    ids=["whole", "single bytes", *map(str, range(5))],
+)
+@pytest.mark.parametrize("answering", [False, True])
+def test_receiving_and_reading_at_once_loses_nothing(
+    wire: Wire, split: Split, answering: bool
+) -> None:
+    sizes = [1, 100, 1, MAX_PLAINTEXT, 7, MAX_PLAINTEXT + 1, 3, 3]
+    messages = [bytes([number]) * size for number, size in enumerate(sizes)]
+    received = answered = b""
+
+    def take(data: bytes | None) -> None:
+        nonlocal received, answered
+        received += data or b""
+        if data and answering:
+            ciphertext = wire.engine.encrypt(data)
+            assert ciphertext is not None
+            answered += wire.peer.read(ciphertext)
+
+    for message in messages:
+        for piece in split(wire.peer.write(message)):
+            take(wire.engine.receive_and_read(piece))
+            assert not wire.engine.settled or wire.engine.idle
+            while not wire.engine.settled and (data := wire.engine.read(1 << 20)):
+                take(data)
+    assert received == b"".join(messages)
+    assert answered == (received if answering else b"")
+    for piece in split(wire.peer.write(b"the end")):
+        take(wire.engine.receive_and_read(piece))
+    assert received == b"".join(messages) + b"the end"
+    wire.peer.say_close()
+    for piece in split(wire.peer.outgoing.read()):
+        last = wire.engine.receive_and_read(piece)
+    assert last == b""
+    assert wire.engine.state is TlsState.PEER_CLOSED
+    assert wire.engine.clean_close
+    assert not wire.engine.settled
+
+
+def test_receiving_and_reading_a_message_at_a_time_settles_the_engine(wire: Wire) -> None:
+    settled = []
+    for size in (10, 1000, 10, 20):
+        data = wire.engine.receive_and_read(wire.peer.write(b"x" * size))
+        assert data == b"x" * size
+        settled.append(wire.engine.settled)
+        wire.peer.read(wire.engine.encrypt(data) or b"")
+    assert all(settled)
+    wire.engine.write(b"not sent yet")
+    assert not wire.engine.settled
+
+
+def test_receiving_and_reading_what_is_damaged_fails_like_a_read(wire: Wire) -> None:
+    for times in range(3):
+        damaged = bytearray(wire.peer.write(b"x" * 100))
+        if times == 2:
+            damaged[-1] ^= 1
+            with pytest.raises(ssl.SSLError):
+                wire.engine.receive_and_read(damaged)
+        else:
+            assert wire.engine.receive_and_read(damaged) == b"x" * 100
+    assert wire.engine.state is TlsState.FAILED
+    with pytest.raises(ssl.SSLError):
+        wire.engine.receive_and_read(b"more")
+
+
 def test_all_that_has_come_is_read_in_one_piece(wire: Wire) -> None:
     for size in (1, 1000, 40_000, 7):
         wire.peer.ssl.write(b"x" * size)
