@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -15,6 +16,15 @@ T = TypeVar("T")
 
 _ending: "weakref.WeakSet[asyncio.AbstractEventLoop]" = weakref.WeakSet()
 _lock = threading.RLock()  # reentrant, as a garbage collection may run anything in between
+
+
+def _start_afresh() -> None:
+    """This process is a forked child: another thread of its parent may have had the lock."""
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_start_afresh)
 
 
 def refuse_crossings(loop: asyncio.AbstractEventLoop) -> None:

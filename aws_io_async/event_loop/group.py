@@ -228,6 +228,7 @@ class EventLoopGroup:
         """
         _check_coroutine(coroutine)
         try:
+            self._check_usable()  # a forked child must not wait for the lock: nobody might let go
             with self._lock:
                 future = asyncio.run_coroutine_threadsafe(coroutine, self._target(loop))
         except BaseException:
@@ -250,6 +251,7 @@ class EventLoopGroup:
         """
         _check_coroutine(coroutine)
         try:
+            self._check_usable()  # as in `submit`
             with self._lock:
                 crossing = Crossing(coroutine, self._target(loop))
         except BaseException:
