@@ -48,7 +48,7 @@ class Report:
         )
         if not sent == received == verified:
             found.append(f"{sent} bytes were sent, {received} received, {verified} verified")
-        found += [f"{number} {what} over the start" for what, number in self.over.items() if number]
+        found += [f"{n} {what} over the start" for what, n in self.over.items() if n > 0]
         if len(self.resident) >= 2 * ENOUGH and self.second_half > FLAT:
             found.append(f"memory varied by {self.second_half:.1%} in the second half")
         return found
@@ -88,6 +88,17 @@ async def until_tasks_are(number: int) -> None:
         await asyncio.sleep(0.01)
 
 
+async def until_nothing_is_left(start: Sample) -> dict[str, int]:
+    """As it was at the start, or until that has taken too long: what there is more than then."""
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + PATIENCE
+    while True:
+        over = (await Sample.take()).over(start)
+        if max(over.values()) <= 0 or loop.time() > give_up:
+            return over
+        await asyncio.sleep(0.05)  # threads take a moment to end
+
+
 def describe(failure: BaseException) -> str:
     """With its traceback."""
     return "".join(traceback.format_exception(failure))
@@ -118,7 +129,7 @@ async def soak(seconds: float, seed: int, rounds: int) -> Report:
             resident.append((await Sample.take()).resident_bytes)
             if mix.ledger.failures:
                 break
-    await until_tasks_are(start.tasks)
+    over = await until_nothing_is_left(start)
     complaints += [describe(failure) for failure in mix.ledger.failures]
     return Report(
         seconds=loop.time() - began,
@@ -127,7 +138,7 @@ async def soak(seconds: float, seed: int, rounds: int) -> Report:
         begun=mix.begun,
         done=mix.done,
         reused=mix.reused,
-        over=(await Sample.take()).over(start),
+        over=over,
         resident=resident,
         complaints=complaints,
     )
