@@ -178,6 +178,11 @@ class SocketListener:
     def __repr__(self) -> str:
         return f"<SocketListener {self.endpoint}{' closed' if self._task.done() else ''}>"
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has closed: it accepts no more, and no channel is being set up."""
+        return self._task.done()
+
     async def _run(self) -> None:
         try:
             await self._accept()

@@ -10,8 +10,8 @@ import anyio
 from .. import log
 from ..channel import Channel
 from ..channel_bootstrap import ServerBootstrap, SocketListener
+from ..errors import ErrorCode, EventLoopShutdownError, OperationCancelledError, make
 from ..event_loop._crossing import run_on
-from ..event_loop._until_done import until_done
 from ..event_loop.group import EventLoopGroup
 from ..socket import SocketOptions
 from ._arguments import Tls, check_place, check_window, server_tls
@@ -70,17 +70,8 @@ async def serve(
     try:
         yield listener
     finally:
-        with anyio.CancelScope(shield=True):
-            ending = asyncio.ensure_future(_end(listener, service))
-            await until_done({ending})
-            ending.result()
-
-
-async def _end(listener: SocketListener, service: "_Service") -> None:
-    try:
-        await listener.aclose()
-    finally:
-        await service.cancel()
+        with anyio.CancelScope(shield=True):  # others cancel again and again
+            await service.end(listener)
 
 
 class _Service:
@@ -89,16 +80,20 @@ class _Service:
     def __init__(self, function: StreamFunction, window: int) -> None:
         self._function = function
         self._window = window
-        self._lock = threading.Lock()
+        # Reentrant, as a garbage collection may run anything in between.
+        self._lock = threading.RLock()
         self._running: dict[asyncio.Task[None], ChannelStream] = {}
+        self._has_ended = False
 
     def begin(self, channel: Channel | None, error: BaseException | None) -> None:
         """Serve a channel that is ready. Thread: the channel's."""
         if channel is None:
             return
-        stream = ChannelStream.attach(channel, window=self._window)
-        task = channel.loop.create_task(self._run(stream), name=f"serve {stream!r}")
         with self._lock:
+            if self._has_ended:  # while this channel was set up, whose end is waited for there
+                raise make(ErrorCode.ERROR_IO_OPERATION_CANCELLED, "the server has ended")
+            stream = ChannelStream.attach(channel, window=self._window)
+            task = channel.loop.create_task(self._run(stream), name=f"serve {stream!r}")
             self._running[task] = stream
         task.add_done_callback(self._ended)
 
@@ -123,30 +118,62 @@ class _Service:
             stream = self._running.pop(task)
         stream.channel.shutdown(immediately=True)  # if it was cancelled before it began
 
-    async def cancel(self) -> None:
-        """Cancel all, and wait until they and their channels have ended. Thread: of any loop."""
+    async def end(self, listener: SocketListener) -> None:
+        """Close the listener, cancel all, and wait until they and their channels have ended.
+
+        Cancelled, it does all that nevertheless. Thread: of any loop.
+        """
+        listener.close()
         on_loop: dict[asyncio.AbstractEventLoop, dict[asyncio.Task[None], ChannelStream]] = {}
         with self._lock:
+            self._has_ended = True
             for task, stream in self._running.items():
                 on_loop.setdefault(stream.channel.loop, {})[task] = stream
-        # What this raises says that a loop has ended, and its tasks with it.
-        await asyncio.gather(
-            *(_cancel_on(loop, running) for loop, running in on_loop.items()),
-            return_exceptions=True,
-        )
+        for loop, running in on_loop.items():
+            with contextlib.suppress(RuntimeError):  # that loop has ended, and its tasks with it
+                loop.call_soon_threadsafe(_cancel, list(running))
+
+        async def wait() -> None:
+            await listener.wait_closed()
+            for each in on_loop.items():
+                await _all_ended(*each)
+
+        def is_over() -> bool:
+            return listener.is_closed and all(
+                task.done() for each in on_loop.values() for task in each
+            )
+
+        cancellation: asyncio.CancelledError | None = None
+        try:
+            while cancellation is None or not is_over():
+                try:
+                    await wait()
+                    break
+                except asyncio.CancelledError as exc:
+                    cancellation = exc
+            if cancellation is not None:
+                raise cancellation
+        finally:
+            del cancellation  # it, its traceback and this frame would keep one another alive
 
 
-async def _cancel_on(
+def _cancel(tasks: "list[asyncio.Task[None]]") -> None:
+    for task in tasks:
+        task.cancel()
+
+
+async def _all_ended(
     loop: asyncio.AbstractEventLoop, running: "dict[asyncio.Task[None], ChannelStream]"
 ) -> None:
-    async def cancel() -> None:
-        for task in running:
-            task.cancel()
+    """Wait for tasks of another loop, and for their channels."""
+
+    async def wait() -> None:
         await asyncio.wait(running)
         for stream in running.values():
             await stream.channel.wait_closed()
 
-    await run_on(loop, cancel())
+    with contextlib.suppress(EventLoopShutdownError, OperationCancelledError):  # of that loop
+        await run_on(loop, wait())
 
 
 def _says_that_the_peer_has_gone(exc: BaseException) -> bool:

@@ -115,24 +115,28 @@ class Injection:
     async def _run(self, awaitable: Awaitable[T]) -> Outcome[T]:
         self._task = task = asyncio.current_task()
         assert task is not None
-        if self.how in (How.TASK, How.AGAIN, How.ALL):
-            self._cancel = task.cancel
-            value = await awaitable
-            assert not task.cancelling(), "the cancellation was swallowed"
-            return Outcome(cancelled=False, value=value)
         if self.how is How.TIMEOUT:
             try:
                 async with asyncio.timeout(None) as timeout:
-                    self._cancel = lambda: timeout.reschedule(0)
-                    value = await awaitable
+                    value = await self._until_done(awaitable, lambda: timeout.reschedule(0))
             except TimeoutError:
                 assert timeout.expired()
                 return Outcome(cancelled=True)
             return Outcome(cancelled=False, value=value)
-        with anyio.CancelScope() as scope:
-            self._cancel = scope.cancel
-            value = await awaitable
-        return Outcome(scope.cancelled_caught, None if scope.cancelled_caught else value)
+        if self.how is How.SCOPE:
+            with anyio.CancelScope() as scope:
+                value = await self._until_done(awaitable, scope.cancel)
+            return Outcome(scope.cancelled_caught, None if scope.cancelled_caught else value)
+        value = await self._until_done(awaitable, task.cancel)
+        assert not task.cancelling(), "the cancellation was swallowed"
+        return Outcome(cancelled=False, value=value)
+
+    async def _until_done(self, awaitable: Awaitable[T], cancel: Callable[[], object]) -> T:
+        self._cancel = cancel
+        try:
+            return await awaitable
+        finally:
+            self._cancel = None  # another thread's loop may still come to say so
 
     def suspends(self, coroutine: Any, awaited: Any) -> None:
         """The call, or a task that it has made, is about to wait for something, or for a turn."""

@@ -49,11 +49,11 @@ def tls() -> Security:
 
 
 @asynccontextmanager
-async def watched_group() -> AsyncIterator[EventLoopGroup]:
-    """A group on whose loop suspensions count."""
-    async with EventLoopGroup(1) as group:
-        loop = group.get_loop_at(0)
-        loop.call_soon_threadsafe(watch, loop)
+async def watched_group(size: int = 1) -> AsyncIterator[EventLoopGroup]:
+    """A group on whose loops suspensions count."""
+    async with EventLoopGroup(size) as group:
+        for loop in group:
+            loop.call_soon_threadsafe(watch, loop)
         yield group
 
 
@@ -326,6 +326,16 @@ async def connect_stream_tls(inject: Injection) -> None:
 
 @scene("serve")
 async def serve_streams(inject: Injection) -> None:
+    await check_serve(inject, None)
+
+
+@scene()
+async def serve_streams_on_a_group(inject: Injection) -> None:
+    async with watched_group(2) as group:
+        await check_serve(inject, group)
+
+
+async def check_serve(inject: Injection, group: EventLoopGroup | None) -> None:
     """When the block has ended, no handler runs any more, even if its end was cancelled."""
     running: list[ChannelStream] = []
 
@@ -339,8 +349,10 @@ async def serve_streams(inject: Injection) -> None:
 
     async def block() -> bytes:
         async with (
-            serve(serve_one, LOOPBACK, tls=tls().server) as server,
-            await connect(LOOPBACK, server.endpoint.port, tls=tls().client) as stream,
+            serve(serve_one, LOOPBACK, tls=tls().server, event_loop_group=group) as server,
+            await connect(
+                LOOPBACK, server.endpoint.port, tls=tls().client, event_loop_group=group
+            ) as stream,
         ):
             await stream.send(DATA)
             return await stream.receive()
