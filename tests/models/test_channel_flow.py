@@ -367,4 +367,4 @@ class ChannelMachine(RuleBasedStateMachine):
             self.loop.close()
 
 
-TestChannel = checked(ChannelMachine, 250)
+TestChannel = checked(ChannelMachine, 150)

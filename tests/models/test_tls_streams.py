@@ -374,4 +374,4 @@ class TlsMachine(RuleBasedStateMachine):
             ANYTHING.seen("as the model has it")
 
 
-TestTls = checked(TlsMachine, 150)
+TestTls = checked(TlsMachine, 100)
