@@ -286,6 +286,8 @@ async def listener_end(inject: Injection) -> None:
     await inject(other.aclose())
     await listener.wait_closed()
     await other.wait_closed()
+    assert listener.is_closed
+    assert other.is_closed
 
 
 @scene()
