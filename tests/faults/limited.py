@@ -13,7 +13,7 @@ import sys
 import aws_io_async
 from tests.faults.ends import WAYS, End, Tls
 from tests.faults.exchange import NAMED
-from tests.faults.proxy import set_buffers
+from tests.faults.proxy import narrow
 
 GREEDY = b"greedy"
 """What a client begins with to have its handler ask for more memory than there is."""
@@ -39,7 +39,7 @@ def limit(kind: int, number: int) -> None:
 
 
 async def echo(end: End) -> None:
-    set_buffers(end.socket(), BUFFER)
+    narrow(end.socket(), BUFFER)
     try:
         while data := await end.receive():
             if data.startswith(GREEDY):

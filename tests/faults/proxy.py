@@ -10,7 +10,7 @@ import struct
 import threading
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.faults.script import CLEAR, Action, End, Plan, Script, Send, Stall, Trouble, Wait
 
@@ -227,3 +227,14 @@ def set_buffers(sock: socket.socket, size: int | None) -> None:
     if size is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+
+def narrow(sock: Any, size: int) -> None:
+    """Have a connected socket take and send little at a time.
+
+    A receive buffer that is made smaller than what the peer has been told has the kernel drop what
+    comes, and perhaps the news that there is room again: that may take it minutes.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+    if hasattr(socket, "TCP_WINDOW_CLAMP"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, size)

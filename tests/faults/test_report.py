@@ -23,7 +23,7 @@ def counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_the_page_names_every_fault_of_the_rig_and_nothing_else() -> None:
-    names = _page.names_on(_page.PAGE)
+    names = list(_page.rows_on(_page.PAGE))
     assert names == [fault.name for fault in _page.declared()]
 
 
@@ -74,21 +74,30 @@ def test_a_failure_tells_its_seed() -> None:
 
 
 @pytest.mark.usefixtures("counts")
-def test_a_table_takes_the_place_of_the_one_before(
+def test_rows_of_what_was_counted_take_the_place_of_those_before(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    fault = Fault("Names", "a test's own", "nothing")
-    monkeypatch.setattr(_page, "declared", lambda: [fault])
+    faults = [Fault("Names", "one", "nothing"), Fault("Names", "other", "much")]
+    monkeypatch.setattr(_page, "declared", lambda: faults)
     page = tmp_path / "page.md"
     page.write_text(f"before\n{_page.BEGIN}\nold\n{_page.END}\nafter\n")
-    _page.update(page, {fault.name: Counter(this=1999, that=1)}, "a run")
-    assert page.read_text() == (
+    one, other = {"one": Counter(this=1999, that=1)}, {"other": Counter(that=3)}
+    assert _page.update(page, one, "a run") == ["other"]
+    assert _page.rows_on(page) == {}
+    assert _page.update(page, one | other, "a run") == []
+    expected = (
         f"before\n{_page.BEGIN}\n\na run\n\n### Names\n\n"
         "| Fault | injected | promised | seen |\n|---|--:|---|---|\n"
-        "| a test's own | 2,000 | nothing | this: 1,999, that: 1 |\n\n"
+        "| one | 2,000 | nothing | this: 1,999, that: 1 |\n"
+        "| other | 3 | much | that: 3 |\n\n"
         f"{_page.END}\nafter\n"
     )
-    assert _page.names_on(page) == [fault.name]
+    assert page.read_text() == expected
+    assert _page.update(page, {"other": Counter(that=4)}, "a part", whole=False) == []
+    assert page.read_text() == expected.replace(
+        "| other | 3 | much | that: 3 |", "| other | 4 | much | that: 4 |"
+    )
+    assert list(_page.rows_on(page)) == ["one", "other"]
 
 
 def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:

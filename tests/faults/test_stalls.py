@@ -10,7 +10,7 @@ import trustme
 from tests.faults._report import Fault, seeds, trial
 from tests.faults.ends import WAYS, End, Tls, tls_of
 from tests.faults.exchange import NAMED, exchange, name_of
-from tests.faults.proxy import PATIENCE, FaultProxy, set_buffers
+from tests.faults.proxy import PATIENCE, FaultProxy, narrow
 from tests.faults.script import CLEAR, Plan, Trouble
 
 SILENCE = Fault(
@@ -28,7 +28,9 @@ NOT_READ = Fault(
     "a peer that reads nothing, megabytes on the way to it",
     "sending waits, and can be cancelled; to abort closes at once",
 )
-TINY = Fault("Network", "socket buffers of 4 KiB at both ends and in between", "all bytes")
+TINY = Fault(
+    "Network", "windows and socket buffers of 4 KiB, at both ends and in between", "all bytes"
+)
 
 BUFFER = 4096
 
@@ -142,13 +144,13 @@ async def test_a_peer_that_reads_nothing(tls: Tls, way: str, with_tls: bool) -> 
 
 
 @asynccontextmanager
-async def narrow(port: int) -> AsyncIterator[int]:
+async def narrow_network(port: int) -> AsyncIterator[int]:
     async with FaultProxy(port, buffer=BUFFER) as proxy:
         yield proxy.port
 
 
 def narrow_end(end: End) -> None:
-    set_buffers(end.socket(), BUFFER)
+    narrow(end.socket(), BUFFER)
 
 
 @ways
@@ -158,6 +160,6 @@ async def test_small_buffers(tls: Tls, way: str, with_tls: bool) -> None:
         with trial(seed) as chooser:
             up, down = chooser.randbytes(50_000), chooser.randbytes(50_000)
 
-            ends = await exchange(kind, up, down, narrow, prepare=narrow_end)
+            ends = await exchange(kind, up, down, narrow_network, prepare=narrow_end)
             assert all(end.is_complete for end in ends)
             TINY.seen("all bytes", 2)
