@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trustme
 
@@ -157,3 +157,13 @@ async def ended(protocols: list[Ends]) -> None:
     for protocol in protocols:
         if protocol.begun:
             await protocol.ended
+
+
+def note(protocols: list[Ends]) -> Ends:
+    protocols.append(Ends())
+    return protocols[-1]
+
+
+def running() -> Any:
+    """The running loop, of whichever kind."""
+    return asyncio.get_running_loop()

@@ -24,6 +24,7 @@ from aws_io_async.socket import Socket, SocketEndpoint
 from tests.dns_server import DnsServer
 from tests.faults.cancellation import Injection
 from tests.faults.scenes import ASYNCIO, BIG, DATA, call_of, injected, pair, scene
+from tests.faults.scenes_sock import read_to_the_end
 from tests.lookups import Lookup, making_resolvers
 from tests.socket_tools import fill, listening
 
@@ -107,13 +108,6 @@ async def write(inject: Injection) -> None:
         sent = received.removesuffix(DATA)
         assert BIG.startswith(sent)
         assert outcome.cancelled or sent == BIG
-
-
-async def read_to_the_end(sock: socket.socket) -> bytes:
-    received = bytearray()
-    while data := await asyncio.get_running_loop().sock_recv(sock, 1 << 16):
-        received += data
-    return bytes(received)
 
 
 @scene("Socket.write")

@@ -20,8 +20,8 @@ from tests.faults.coroutines import public_coroutines
 from tests.faults.scenes import SCENES, injected
 from tests.hsm import Hsm, softhsm
 
-for _name in ("loop", "sockets", "streams", "channels"):
-    importlib.import_module(f"tests.faults.scenes_{_name}")
+for _path in sorted(Path(__file__).parent.glob("scenes_*.py")):
+    importlib.import_module(f"tests.faults.{_path.stem}")
 
 FAULTS = {
     (how, when): Fault(
