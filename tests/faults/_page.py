@@ -49,7 +49,7 @@ def _tables(rows: Mapping[str, str]) -> Iterator[str]:
 
 def row(fault: Fault, outcomes: Counter[str]) -> str:
     """A line of the table."""
-    seen = ", ".join(f"{outcome}: {times:,}" for outcome, times in outcomes.most_common())
+    seen = "; ".join(f"{outcome}: {times:,}" for outcome, times in outcomes.most_common())
     return f"| {fault.name} | {outcomes.total():,} | {fault.promised} | {seen} |"
 
 

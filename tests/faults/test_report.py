@@ -88,7 +88,7 @@ def test_rows_of_what_was_counted_take_the_place_of_those_before(
     expected = (
         f"before\n{_page.BEGIN}\n\na run\n\n### Names\n\n"
         "| Fault | injected | promised | seen |\n|---|--:|---|---|\n"
-        "| one | 2,000 | nothing | this: 1,999, that: 1 |\n"
+        "| one | 2,000 | nothing | this: 1,999; that: 1 |\n"
         "| other | 3 | much | that: 3 |\n\n"
         f"{_page.END}\nafter\n"
     )
