@@ -496,4 +496,4 @@ def test_without_the_extra_the_error_says_what_to_install(hsm: Hsm) -> None:
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert "pip install 'aws-io-async[pkcs11]'" in done.stderr
+    assert 'pip install "aws-io-async[pkcs11]"' in done.stderr
