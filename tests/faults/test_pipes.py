@@ -51,7 +51,7 @@ async def take(process: Process, size: int) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.loops("aws_io_async", "asyncio")  # uvloop's may raise a RuntimeError when one is killed
+@pytest.mark.loops("aws_io_async", "asyncio")  # uvloop's may raise a RuntimeError if it is killed
 @pytest.mark.parametrize("stop", [False, True], ids=["killed", "stopped"])
 async def test_a_child_in_the_middle(stop: bool) -> None:
     for seed in seeds(2):
