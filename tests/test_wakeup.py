@@ -133,6 +133,11 @@ class TestEvent:
             assert not edges.poll(0)
             event.drain()
 
+    def test_many_wakes_cost_one_write(self, event: Event) -> None:
+        for _ in range(1000):
+            event.wake()
+        assert os.eventfd_read(event.fileno()) == 1
+
     def test_wake_after_close_does_nothing(self, event: Event) -> None:
         event.close()
         event.wake()
