@@ -168,24 +168,34 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
 
     def data_received(self, data: bytes) -> None:
         self.statistics.bytes_read += len(data)
-        slot = self.slot
-        if slot is None or not self._open:
+        if not self._open:
             self._hold(data)
             return
         message = _new_message(IoMessage)  # its constructor, without the call: 40 ns less
         message.data = data
         message.message_type = _DATA
         message.on_completion = message.tag = None
-        lane = slot.lane_to_right
-        if lane is not None:
-            lane.deliver(message)
-            if slot.channel.is_clogged:
-                self._follow_window()
+        lane = self.slot.lane_to_right  # type: ignore[union-attr]  # _open says that there is one
+        if lane is None or lane.at is not None:
+            self._send_with_care(message)
             return
+        # As in Lane.deliver: a call less.
         try:
-            slot.send_message(message, _READ)
+            awaitable = lane.process(lane.slot, message)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            lane.failed_at(message, exc)
+            return
+        if awaitable is not None:
+            lane.step_in_place(message, awaitable)
+
+    def _send_with_care(self, message: IoMessage) -> None:
+        """Send what may have to wait, or exceed a window, or find nobody."""
+        try:
+            self._own_slot().send_message(message, _READ)
         except ChannelError:  # nobody is to the right, for now
-            self._hold(data)
+            self._hold(bytes(message.data))
             return
         self._follow_window()
 

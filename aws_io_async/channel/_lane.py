@@ -29,7 +29,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from functools import partial
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..errors import ErrorCode, make, translate
 from ..message_pool import IoMessage
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 Process = Callable[["ChannelSlot", IoMessage], Awaitable[object] | None]
 
 _ENDED = object()
+
+_NO_MESSAGE: Final = object()
+"""What a lane is at while its handler is busy with a message that is no longer the handler's."""
 
 if sys.version_info >= (3, 12):
     from asyncio import current_task
@@ -76,35 +79,36 @@ class Lane:
     """
 
     __slots__ = (
-        "_busy",
         "_closed",
         "_context",
         "_count",
         "_driver",
         "_freed",
-        "_inside",
+        "_is_awaited",
         "_loop",
-        "_process",
         "_pump",
-        "_slot",
         "_step",
         "_suspended",
         "_waiting",
         "_work",
+        "at",
+        "process",
+        "slot",
     )
 
     def __init__(
         self, slot: "ChannelSlot", process: Process, count: Callable[[int], object] | None = None
     ) -> None:
-        self._slot = slot
+        self.slot = slot
+        self.process = process
+        self.at: object = None
+        """The message that a coroutine is at, or _NO_MESSAGE; None if the handler is free."""
         self._loop = slot.channel.loop
-        self._process = process
         self._count = count
-        self._busy = False
         self._closed = False
         # Of lanes with coroutines only:
-        self._inside: IoMessage | None = None  # what the handler is at, and has not passed on
         self._waiting: deque[IoMessage] | None = None
+        self._is_awaited = False  # whether messages wait, or somebody, for the handler to be free
         self._suspended: _Suspended | None = None
         self._driver: Driver | None = None
         self._step: Callable[[Coroutine[Any, Any, object]], Any] | None = None
@@ -116,15 +120,15 @@ class Lane:
     @property
     def is_busy(self) -> bool:
         """Whether a coroutine of the handler is suspended."""
-        return self._busy
+        return self.at is not None and not self._closed
 
     def deliver(self, message: IoMessage) -> None:
         """Hand a message to the handler, now or when those before it are through."""
-        if self._busy:
+        if self.at is not None:
             self._keep(message)
             return
         try:
-            awaitable = self._process(self._slot, message)
+            awaitable = self.process(self.slot, message)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -135,32 +139,40 @@ class Lane:
 
     def failed_at(self, message: IoMessage, exc: BaseException) -> None:
         """The handler has raised, and has not passed on the message."""
-        self._inside = message
+        self.at = message
         self._fail(exc)
+        self.at = None
+
+    def passed_on(self) -> None:
+        """The handler has sent on the message that it is at: what becomes of it others tell."""
+        self.at = _NO_MESSAGE
 
     def _keep(self, message: IoMessage) -> None:
+        if self._closed:
+            _refuse(self.slot, message)
+            return
         if self._waiting is None:
             self._waiting = deque()
         self._waiting.append(message)
+        self._is_awaited = True
         if self._count is not None:
             self._count(len(message.data))
 
     def step_in_place(self, message: IoMessage, awaitable: Awaitable[object]) -> None:
         """Step what the handler has returned for a message, until it ends or suspends."""
-        self._inside = message
-        self._busy = True
+        self.at = message
         loop = self._loop
-        following: Awaitable[object] | None = awaitable
-        while following is not None:
-            coroutine = following if type(following) is CoroutineType else _coroutine_of(following)
-            pump = self._pump or self._start_pump()
+        while True:
+            if type(awaitable) is not CoroutineType:
+                awaitable = _coroutine_of(awaitable)
             step = self._step or self._start_driver()
+            pump: Any = self._pump  # there is one, as there is a driver
             outer = current_task(loop)
             if outer is not None:
                 _leave_task(loop, outer)
             _enter_task(loop, pump)
             try:
-                pending = step(coroutine)
+                pending = step(awaitable)
             except (SystemExit, KeyboardInterrupt):
                 self._step = None
                 raise
@@ -175,11 +187,14 @@ class Lane:
             if pending is not _ENDED:
                 self._suspend(pending)
                 return
-            following = self._next_awaitable() if self._waiting else None  # sent meanwhile
-        self._inside = None
-        self._busy = False
-        if self._freed is not None:
-            self._set_free()
+            if not self._is_awaited:
+                self.at = None
+                return
+            following = self._next_awaitable()  # sent meanwhile
+            if following is None:
+                self._set_free()
+                return
+            awaitable = following
 
     def _suspend(self, pending: Any) -> None:
         assert self._driver is not None
@@ -190,7 +205,9 @@ class Lane:
             self._work.set_result(None)
 
     def _start_driver(self) -> Callable[[Coroutine[Any, Any, object]], Any]:
-        """A driver, and what steps a coroutine with it in the pump's context."""
+        """A driver, and what steps a coroutine with it in the pump's context; and the pump."""
+        if self._pump is None:
+            self._start_pump()
         assert self._context is not None
         self._driver = _driver()
         self._driver.send(None)
@@ -198,19 +215,18 @@ class Lane:
         self._step = partial(run, self._driver.send)
         return self._step
 
-    def _start_pump(self) -> "asyncio.Task[None]":
-        channel = self._slot.channel
+    def _start_pump(self) -> None:
+        channel = self.slot.channel
         if self._context is None:
             self._context = copy_context()
-        self._work = channel.loop.create_future()
-        self._pump = channel.loop.create_task(
+        self._work = self._loop.create_future()
+        self._pump = self._loop.create_task(
             self._run(),
-            name=f"{type(self._slot.handler).__name__} in {channel!r}",
+            name=f"{type(self.slot.handler).__name__} in {channel!r}",
             context=self._context,
         )
         self._pump.add_done_callback(self._pump_ended)
         channel._adopt(self._pump)
-        return self._pump
 
     async def _run(self) -> None:
         """The pump: carry on with what was suspended, then with what waits."""
@@ -223,21 +239,24 @@ class Lane:
                     if self._suspended is None:
                         raise
                     self._suspended = self._suspended._replace(cancelled=exc)
-                self._work = self._slot.channel.loop.create_future()
+                self._work = self._loop.create_future()
                 await self._carry_on()
         finally:
-            self._pump = None
+            self._forget_pump()
 
     def _pump_ended(self, pump: "asyncio.Task[None]") -> None:
         if self._pump is not pump:
             return
         # It was cancelled before its first step, and so has not run at all.
-        self._pump = None
+        self._forget_pump()
         if self._suspended is not None:
             self._suspended = self._suspended._replace(cancelled=asyncio.CancelledError())
             self._start_pump()
             assert self._work is not None
             self._work.set_result(None)
+
+    def _forget_pump(self) -> None:
+        self._pump = self._step = self._driver = None
 
     async def _carry_on(self) -> None:
         assert self._suspended is not None
@@ -252,7 +271,7 @@ class Lane:
                 self._fail(exc)
             while self._pump is not None and self._pump.uncancel():
                 pass  # a cancellation that a coroutine has swallowed is no concern of the next
-            self._inside = None
+            self.at = _NO_MESSAGE
             awaitable = self._next_awaitable()
         self._set_free()
 
@@ -262,9 +281,9 @@ class Lane:
             message = self._waiting.popleft()
             if self._count is not None:
                 self._count(-len(message.data))
-            self._inside = message
+            self.at = message
             try:
-                awaitable = self._process(self._slot, message)
+                awaitable = self.process(self.slot, message)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as exc:
@@ -272,31 +291,38 @@ class Lane:
             else:
                 if awaitable is not None:
                     return awaitable
-            self._inside = None
+            self.at = _NO_MESSAGE
         return None
 
     def _fail(self, exc: BaseException) -> None:
         """The handler has raised, or was cancelled: it gets no more of these messages."""
-        message, self._inside = self._inside, None
-        channel = self._slot.channel
+        message, self.at = self.at, _NO_MESSAGE
+        channel = self.slot.channel
         cancelled = isinstance(exc, asyncio.CancelledError)
         if cancelled and self._closed:
             error = channel.error or _cancelled()
         else:
             error = translate(exc) if cancelled else exc
-            channel._failed(self._slot.handler, error)
-        for lost in self.close() if message is None else [message, *self.close()]:
+            channel._failed(self.slot.handler, error)
+        if isinstance(message, IoMessage):
+            message.complete(channel, error)
+        for lost in self.close():
             lost.complete(channel, error)
 
     def _set_free(self) -> None:
-        self._busy = False
+        self.at = None
+        self._is_awaited = False
+        self._tell_free()
+
+    def _tell_free(self) -> None:
         if self._freed is not None and not self._freed.done():
             self._freed.set_result(None)
 
     async def drained(self) -> None:
         """Wait until the handler has dealt with all that was delivered."""
-        while self._busy:
-            self._freed = self._slot.channel.loop.create_future()
+        while self.is_busy:
+            self._freed = self._loop.create_future()
+            self._is_awaited = True
             await self._freed
 
     def close(self) -> list[IoMessage]:
@@ -304,14 +330,14 @@ class Lane:
         if self._closed:
             return []
         self._closed = True
-        self._process = _refuse
+        self.process = _refuse
         if self._pump is not None:
             self._pump.cancel()
         left = list(self._waiting or ())
         self._waiting = None
         if self._count is not None:
             self._count(-sum(len(message.data) for message in left))
-        self._set_free()
+        self._tell_free()
         return left
 
 

@@ -22,6 +22,7 @@ Source: aws-c-io's `channel.h` and `channel.c`.
 
 import asyncio
 import sys
+from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -240,14 +241,15 @@ class ChannelSlot:
         raised here: it ends the channel.
         """
         lane = self.lane_to_left if direction is _WRITE else self.lane_to_right
-        if lane is None or lane._busy or self.channel._thread_id != get_ident():
+        if lane is None or lane.at is not None or self.channel._thread_id != get_ident():
             self._send_with_care(message, direction)
             return
-        if direction is _WRITE and self._writes is not None and self._writes._inside is message:
-            self._writes._inside = None  # what becomes of it is not that lane's to tell any more
+        own = self._writes
+        if own is not None and own.at is message and direction is _WRITE:
+            own.passed_on()
         # As in Lane.deliver: a call less, 40 of 550 ns that an echo takes without the kernel.
         try:
-            awaitable = lane._process(lane._slot, message)
+            awaitable = lane.process(lane.slot, message)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -266,8 +268,9 @@ class ChannelSlot:
             lane = self.lane_to_right or self._lane_within_window(message)
         if lane is None:
             raise self._no_taker(direction)
-        if direction is _WRITE and self._writes is not None and self._writes._inside is message:
-            self._writes._inside = None
+        own = self._writes
+        if own is not None and own.at is message and direction is _WRITE:
+            own.passed_on()
         lane.deliver(message)
 
     def _lane_within_window(self, message: IoMessage) -> Lane | None:
@@ -304,18 +307,15 @@ class ChannelSlot:
         Raises what `send_message` raises, and the error that kept the bytes from being written.
         If it is cancelled, the bytes are written all the same.
         """
-        message = _Write(data)
+        message = _new(_Write)  # its constructor, without the call: 40 ns less
+        message.data = data
+        message.message_type = _APPLICATION_DATA
+        message.on_completion = _completed
+        message.tag = None
+        message.outcome = _PENDING
         self.send_message(message, _WRITE)
-        if message.on_completion is not None:
-            message.waiter = self.channel.loop.create_future()
-            await message.waiter
-        if message.error is not None:
-            error = message.error
-            del message  # error, traceback and this frame would keep one another alive
-            try:
-                raise error
-            finally:
-                del error
+        if message.outcome is not None:
+            await message.wait(self.channel.loop)
 
     def acquire_max_message_for_write(self) -> PooledMessage:
         """A message to the left, with all the capacity that the handlers there leave.
@@ -433,24 +433,37 @@ def check_handler(handler: ChannelHandler) -> int:
 class _Write(IoMessage):
     """A message that is waited for. Most often it is complete before anyone waits."""
 
-    __slots__ = ("error", "waiter")
+    __slots__ = ("outcome",)
 
-    def __init__(self, data: bytes | bytearray | memoryview) -> None:
-        self.data = data
-        self.message_type = _APPLICATION_DATA
-        self.on_completion = _completed
-        self.tag = None
-        self.error: BaseException | None = None
-        self.waiter: asyncio.Future[None] | None = None
+    outcome: "BaseException | asyncio.Future[None] | object | None"
+    """_PENDING, then who waits, if anyone does; in the end what went wrong, or None."""
 
     def complete(self, channel: Any, error: BaseException | None) -> None:
         """At once what `on_completion` would do: most often there is nobody to tell yet."""
-        if self.on_completion is None:
-            return
-        self.on_completion = None
-        self.error = error
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+        outcome = self.outcome
+        if outcome is _PENDING:
+            self.outcome = error
+        elif asyncio.isfuture(outcome):
+            self.outcome = error
+            if not outcome.done():
+                outcome.set_result(None)
+
+    async def wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until it is complete, and raise what went wrong."""
+        if self.outcome is _PENDING:
+            waiter = self.outcome = loop.create_future()
+            await waiter
+        error = self.outcome
+        if isinstance(error, BaseException):
+            self.outcome = None  # error, traceback and this frame would keep one another alive
+            try:
+                raise error
+            finally:
+                del error
+
+
+_PENDING = object()
+_new: Callable[[type[_Write]], _Write] = object.__new__
 
 
 def _completed(channel: object, message: Any, error: BaseException | None) -> None:
