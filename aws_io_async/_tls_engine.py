@@ -64,21 +64,9 @@ class TlsEngine:
     """
 
     __slots__ = (
-        "_aligned",
-        "_answered",
-        "_eof",
-        "_incoming",
-        "_leftover",
-        "_outgoing",
-        "_plaintext",
-        "_waiting",
-        "_waiting_bytes",
-        "clean_close",
-        "error",
-        "settled",
-        "ssl_object",
-        "state",
-    )
+        "_aligned", "_answered", "_eof", "_incoming", "_leftover", "_outgoing", "_plaintext",
+        "_waiting", "_waiting_bytes", "clean_close", "error", "settled", "ssl_object", "state",
+    )  # fmt: skip
 
     def __init__(
         self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
@@ -394,11 +382,15 @@ class TlsEngine:
 
     def encrypt(self, data: bytes | bytearray | memoryview) -> bytes | None:
         """`write`, and then `data_to_send`; None if not all of it could be encrypted."""
-        settled = self.settled
-        if not self.write(data):
-            return None
-        self.settled = settled  # what was written is taken at once
-        return self._outgoing.read()
+        if self.state is _OPEN and not self._waiting:
+            try:
+                written = self.ssl_object.write(data)
+            except ssl.SSLError:
+                written = 0  # `write` gets the same, and says why
+            if written == len(data):
+                return self._outgoing.read()
+            data = data[written:]
+        return self._outgoing.read() if self.write(data) else None
 
     def data_to_send(self) -> bytes:
         """Take all ciphertext there is for the network; b"" if there is none."""

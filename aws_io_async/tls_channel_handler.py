@@ -79,7 +79,8 @@ class TlsChannelHandler(ChannelHandler):
                 ErrorCode.IO_TLS_CTX_ERROR, f"server_name {options.server_name!r}: {exc}"
             ) from exc
         self._state = State.WAITING
-        self._direct = False
+        self._direct = False  # whether what comes is for nobody but the slot to the right
+        self._writes = False  # whether what is to be written can be
         self._error: BaseException | None = None  # why it is FAILED
         self._timer: asyncio.TimerHandle | None = None
         self._window = CiphertextWindow()
@@ -130,6 +131,7 @@ class TlsChannelHandler(ChannelHandler):
             raise AssertionError(f"a TLS handler cannot go from {self._state} to {state}")
         self._state = state
         self._direct = state is _NEGOTIATED and self._options.on_data_read is None
+        self._writes = state is _NEGOTIATED and not self._writing_ended
 
     def _own_slot(self) -> ChannelSlot:
         if self.slot is None:
@@ -357,11 +359,7 @@ class TlsChannelHandler(ChannelHandler):
         END_OF_INPUT, as TLS ends both directions at once. If nobody waits for its completion,
         something would be missing from the stream: then the error is raised, and ends the channel.
         """
-        if (
-            message.message_type is not _DATA
-            or self._state is not _NEGOTIATED
-            or self._writing_ended
-        ):
+        if not self._writes or message.message_type is not _DATA:
             self._refuse(slot, message, why_not(message, self._error, self._writing_ended))
             return
         try:
@@ -415,7 +413,7 @@ class TlsChannelHandler(ChannelHandler):
                 self._engine.shutdown()
                 self._flush()
             self._engine.abandon()
-            self._writing_ended = True
+            self._end_writing()
             self._held.fail(slot.channel, ended())
             return None
         if self._state in (State.WAITING, State.NEGOTIATING):
@@ -448,6 +446,10 @@ class TlsChannelHandler(ChannelHandler):
         self._reading_ended = True
         self._direct = False
 
+    def _end_writing(self) -> None:
+        self._writing_ended = True
+        self._writes = False
+
     def _end_drain(self) -> None:
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
@@ -459,7 +461,7 @@ class TlsChannelHandler(ChannelHandler):
             self._give_up(self._made(code, detail))
         self._engine.abandon()
         self._end_reading()
-        self._writing_ended = True
+        self._end_writing()
         self._end_drain()
         self._held.fail(self._own_slot().channel, ended())
 

@@ -219,6 +219,7 @@ class Lane:
         channel = self.slot.channel
         if self._context is None:
             self._context = copy_context()
+            self.slot.has_coroutines(self)
         self._work = self._loop.create_future()
         self._pump = self._loop.create_task(
             self._run(),

@@ -56,6 +56,7 @@ class ChannelSlot:
         "_inherited",
         "_reads",
         "_removed",
+        "_stepping",
         "_writes",
         "channel",
         "handler",
@@ -82,6 +83,7 @@ class ChannelSlot:
         self._removed = False
         self._reads: Lane | None = None
         self._writes: Lane | None = None
+        self._stepping: Lane | None = None  # the lane of writes, if these are coroutines
         # The neighbours' lanes, while no window and no end has a say in what is sent there.
         self.lane_to_left: Lane | None = None
         self.lane_to_right: Lane | None = None
@@ -244,7 +246,7 @@ class ChannelSlot:
         if lane is None or lane.at is not None or self.channel._thread_id != get_ident():
             self._send_with_care(message, direction)
             return
-        own = self._writes
+        own = self._stepping
         if own is not None and own.at is message and direction is _WRITE:
             own.passed_on()
         # As in Lane.deliver: a call less, 40 of 550 ns that an echo takes without the kernel.
@@ -268,7 +270,7 @@ class ChannelSlot:
             lane = self.lane_to_right or self._lane_within_window(message)
         if lane is None:
             raise self._no_taker(direction)
-        own = self._writes
+        own = self._stepping
         if own is not None and own.at is message and direction is _WRITE:
             own.passed_on()
         lane.deliver(message)
@@ -405,6 +407,11 @@ class ChannelSlot:
         self.lane_to_left = left._writes if left is not None and not ended else None
         windows = self.channel.read_back_pressure_enabled
         self.lane_to_right = right._reads if right is not None and not (windows or ended) else None
+
+    def has_coroutines(self, lane: Lane) -> None:
+        """The handler's method for a direction is one that is stepped."""
+        if lane is self._writes:
+            self._stepping = lane
 
     def lane(self, direction: ChannelDirection) -> Lane | None:
         """Where the messages of one direction pass through; None without a handler."""
