@@ -80,6 +80,7 @@ PACKAGES = {
     "event_loop": [
         "_until_done",
         "_handles",
+        "_registry",
         "_debug",
         "_poller",
         "_wakeup",

@@ -108,6 +108,7 @@ class Runtime(Scheduler):
             running += now - started
         return replace(
             self._statistics,
+            turns=self._statistics.polls + self._turns_without_poll,
             running_seconds=running,
             idle_seconds=idle,
             waiting=asleep_since is not None,

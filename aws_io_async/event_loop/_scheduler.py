@@ -32,6 +32,7 @@ from selectors import BaseSelector
 from typing import Any, TypeVarTuple, Unpack, cast
 
 from .._timer_queue import TimerQueue
+from . import _registry
 from ._debug import check_callback, debug_by_default, with_origin
 from ._handles import Handle, TimerHandle
 from ._poller import take_over
@@ -75,6 +76,7 @@ class Scheduler(asyncio.AbstractEventLoop):
         self._foreign: deque[Handle] = deque()
         self._timers: TimerQueue[TimerHandle] = TimerQueue()
         self._polling = False
+        self._turns_without_poll = 0  # since the loop was made
         self._bare_context = Context()  # for callbacks of our own that look at no variable
 
         self._watchers = Watchers(take_over(selector))
@@ -83,7 +85,7 @@ class Scheduler(asyncio.AbstractEventLoop):
         self._load = LoadMeter(self._statistics, time.monotonic())
         self._wakeup = self._watchers.add_wakeup(lambda wakeup: wakeup.drain())
         self._closed = False
-        _loops.add(self)
+        _registry.loops.add(self)
 
     # Scheduling callbacks
 
@@ -295,21 +297,22 @@ class Scheduler(asyncio.AbstractEventLoop):
         foreign, timers = self._foreign, self._timers.heap
         fresh, poll = self._watchers.fresh, self._watchers.poll
         dispatch, failed = self._watchers.dispatch, self._callback_failed
-        now = time.monotonic
+        now, time_of_timers, resolution = time.monotonic, self._now, self._clock_resolution
         turns_without_poll = MAX_TURNS_WITHOUT_POLL  # the first turn looks at the descriptors
         while True:
-            statistics.turns += 1
             if foreign:
                 self._take_foreign()
-            if self._ready and turns_without_poll < MAX_TURNS_WITHOUT_POLL:
+            ready = self._ready
+            if ready and turns_without_poll < MAX_TURNS_WITHOUT_POLL:
                 turns_without_poll += 1
+                self._turns_without_poll += 1
                 events = None
             else:
                 turns_without_poll = 0
                 if fresh:
                     fresh.clear()
                 self._polling = True
-                if self._ready or foreign or self._stopping:
+                if ready or foreign or self._stopping:
                     events = poll(0)
                 else:
                     asleep = load.asleep_since = now()
@@ -325,12 +328,12 @@ class Scheduler(asyncio.AbstractEventLoop):
             # Told before anything runs: a timer that becomes due meanwhile, or is made meanwhile,
             # comes after what is ready by then.
             due = None
-            if timers and timers[0][0] < (clock := self._now()) + self._clock_resolution:
+            if timers and timers[0][0] < (clock := time_of_timers()) + resolution:
                 due = self._due_timers(clock)
             try:
-                if self._ready:
-                    batch, self._ready = self._ready, []
-                    self._run(batch)
+                if ready:
+                    self._ready = []
+                    self._run(ready)
                 if events:
                     if self._debug:
                         self._watchers.dispatch_timed(events, failed, self._report_if_slow)
@@ -346,9 +349,12 @@ class Scheduler(asyncio.AbstractEventLoop):
 
     def _time_to_next_timer(self, now: float) -> float | None:
         due = self._timers.next_due()
-        if self._now is not time.monotonic:
-            now = self._now()
-        return None if due is None else min(max(0.0, due - now), MAXIMUM_SELECT_TIMEOUT)
+        if due is None:
+            return None
+        wait = due - (now if self._now is time.monotonic else self._now())
+        if wait < 0.0:
+            return 0.0
+        return wait if wait < MAXIMUM_SELECT_TIMEOUT else MAXIMUM_SELECT_TIMEOUT
 
     def _take_foreign(self) -> None:
         foreign = self._foreign
@@ -485,16 +491,3 @@ class Scheduler(asyncio.AbstractEventLoop):
                 "Non-thread-safe operation invoked on an event loop other than the current one: "
                 "use call_soon_threadsafe() from other threads"
             )
-
-
-# A forked child has its parent's loops in memory and shares their kernel objects: nothing that it
-# did with them could be right.
-_loops: "weakref.WeakSet[Scheduler]" = weakref.WeakSet()
-
-
-def _disown_loops() -> None:
-    for loop in list(_loops):
-        loop._disown()
-
-
-os.register_at_fork(after_in_child=_disown_loops)

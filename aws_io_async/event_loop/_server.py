@@ -34,17 +34,17 @@ class _Listener:
         """Their own address; None if it differs between them."""
         self.is_starved = False
         """Whether it was told that there are no descriptors, and has accepted nothing since."""
-        self._turn = 0
+        self._poll = 0
         self._burst = 1
 
-    def burst(self, turn: int, backlog: int) -> int:
-        """How many connections to accept in this turn of the loop.
+    def burst(self, poll: int, backlog: int) -> int:
+        """How many connections to accept after this one of the loop's polls.
 
         One, as there is mostly one, and asking for a second costs a system call; more and more
-        while the listener is ready turn after turn.
+        while the listener is ready at poll after poll.
         """
-        self._burst = min(2 * self._burst, max(backlog, 1)) if turn == self._turn + 1 else 1
-        self._turn = turn
+        self._burst = min(2 * self._burst, max(backlog, 1)) if poll == self._poll + 1 else 1
+        self._poll = poll
         return self._burst
 
 
@@ -136,7 +136,7 @@ class Server(asyncio.AbstractServer):
 
     def _accept(self, listener: "_Listener") -> None:
         """Take in what has connected, at most a backlog's worth before the others' turn."""
-        for _ in range(listener.burst(self._loop._statistics.turns, self._backlog)):
+        for _ in range(listener.burst(self._loop._statistics.polls, self._backlog)):
             try:
                 connection, address = listener.sock.accept()
             except ConnectionAbortedError:  # this one has gone, others may wait behind it

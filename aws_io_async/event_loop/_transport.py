@@ -70,6 +70,7 @@ class SocketTransport(asyncio.Transport):
         "_sock",
         "_started",
         "_state",
+        "_wants_bytes",
         "_write_ended",
     )
 
@@ -105,7 +106,8 @@ class SocketTransport(asyncio.Transport):
         self._started = False
         self._paused = False
         self._read_ended = False
-        self._read_size = 0  # if the protocol has asked for one
+        self._read_size = READ_SIZE
+        self._wants_bytes = False  # whether a buffered protocol has asked for these
         self._write_ended = False
         self._flushed: asyncio.Future[None] | None = None
         self._backlog: deque[bytes | memoryview] = _EMPTY  # most never have one
@@ -163,7 +165,8 @@ class SocketTransport(asyncio.Transport):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
-        self._read_size = 0
+        self._read_size = READ_SIZE
+        self._wants_bytes = False
         self._flow.protocol = protocol
         if self._started and self.is_reading():
             self._watch_readable()
@@ -196,9 +199,10 @@ class SocketTransport(asyncio.Transport):
         called in `connection_made`.
         """
         self._read_size = size
+        self._wants_bytes = True
 
     def _watch_readable(self) -> None:
-        if isinstance(self._protocol, asyncio.BufferedProtocol) and not self._read_size:
+        if isinstance(self._protocol, asyncio.BufferedProtocol) and not self._wants_bytes:
             read_ready = self._read_into_buffer
         else:
             read_ready = self._read_data
@@ -206,7 +210,7 @@ class SocketTransport(asyncio.Transport):
 
     def _read_data(self) -> None:
         try:
-            data = self._recv(self._read_size or READ_SIZE)
+            data = self._recv(self._read_size)
         except (BlockingIOError, InterruptedError):
             return
         except (SystemExit, KeyboardInterrupt):
@@ -276,8 +280,7 @@ class SocketTransport(asyncio.Transport):
             return
         if type(data) is not bytes:
             data = checked(data)
-        size = len(data)
-        if not size:
+        if not data:
             return
         try:
             sent = self._send(data)
@@ -288,7 +291,7 @@ class SocketTransport(asyncio.Transport):
         except BaseException as exc:
             self._fatal_error(exc, "Fatal write error on socket transport")
             return
-        if sent < size:
+        if sent != len(data):
             self._keep(snapshot(data, sent))
             self._backlog_begun()
 

@@ -38,6 +38,7 @@ class Watchers:
         self.poll = poller.poll
         """What is ready, after waiting so many seconds at most (0: none; None: for ever)."""
         self._poller = poller
+        self._directions = (poller.readable, self.readers), (poller.writable, self.writers)
 
     def add_reader(
         self,
@@ -104,30 +105,41 @@ class Watchers:
 
     def dispatch(self, ready: list[tuple[int, int]], failed: Failed) -> None:
         """Run the callbacks of the descriptors that are ready. One that raises stops no other."""
-        readers, writers, fresh = self.readers, self.writers, self.fresh
+        readers, fresh = self.readers, self.fresh
         run: Any
         callback: Any
-        readable, writable = self._poller.readable, self._poller.writable
         for fd, events in ready:
-            if fresh and fd in fresh:
+            if events != EVENT_READ or fresh:
+                self._dispatch_with_care(fd, events, failed)
                 continue
-            if events & readable and fd in readers:
+            try:
                 run, callback = readers[fd]
-                try:
-                    run(callback)
-                except (SystemExit, KeyboardInterrupt):
-                    raise
-                except BaseException as exc:
-                    failed(callback, exc)
-            if events & writable and fd in writers and not (fresh and fd in fresh):
-                run, callback = writers[fd]
-                try:
-                    run(callback)
-                except (SystemExit, KeyboardInterrupt):
-                    raise
-                except BaseException as exc:
-                    failed(callback, exc)
+            except KeyError:  # removed by one that ran just now
+                continue
+            try:
+                run(callback)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                failed(callback, exc)
         # A traceback that is kept keeps this frame: it must not keep what ran here as well.
+        run = callback = None
+
+    def _dispatch_with_care(self, fd: int, events: int, failed: Failed) -> None:
+        """The same for one descriptor that may be writable, or new, or hung up."""
+        if fd in self.fresh:
+            return
+        run: Any
+        callback: Any
+        for direction, watchers in self._directions:
+            if events & direction and fd in watchers and fd not in self.fresh:
+                run, callback = watchers[fd]
+                try:
+                    run(callback)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as exc:
+                    failed(callback, exc)
         run = callback = None
 
     def dispatch_timed(

@@ -9,7 +9,7 @@ import weakref
 from dataclasses import asdict
 from typing import Any
 
-from ..event_loop import _scheduler
+from ..event_loop import _registry
 from ..event_loop._loop import EventLoop
 
 _numbers: "weakref.WeakKeyDictionary[EventLoop, int]" = weakref.WeakKeyDictionary()
@@ -31,7 +31,7 @@ def event_loops() -> list[EventLoop]:
     """
     while True:
         try:
-            known = list(_scheduler._loops)
+            known = list(_registry.loops)
         except RuntimeError:  # another thread has made one meanwhile
             continue
         break
