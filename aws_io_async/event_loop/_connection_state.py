@@ -11,6 +11,8 @@ class ConnectionState(enum.Enum):
     CLOSING = "closing"  # close() was called; the backlog is being sent
     CLOSED = "closed"  # connection_lost() is scheduled, or has been called
 
+    __hash__ = object.__hash__  # Enum's is written in Python, and every connection moves
+
     def moved_to(self, state: "ConnectionState") -> "ConnectionState":
         """`state`, if that may come next."""
         if state not in LEGAL_MOVES[self]:

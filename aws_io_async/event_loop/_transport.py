@@ -50,29 +50,10 @@ class SocketTransport(asyncio.Transport):
     """A connected stream socket. Thread: the loop's."""
 
     __slots__ = (
-        "__weakref__",
-        "_backlog",
-        "_backlog_size",
-        "_context",
-        "_direct",
-        "_fd",
-        "_flow",
-        "_flushed",
-        "_loop",
-        "_lost_writes",
-        "_paused",
-        "_protocol",
-        "_read_ended",
-        "_read_size",
-        "_recv",
-        "_send",
-        "_server",
-        "_sock",
-        "_started",
-        "_state",
-        "_wants_bytes",
-        "_write_ended",
-    )
+        "__weakref__", "_backlog", "_backlog_size", "_context", "_direct", "_fd", "_flow",
+        "_flushed", "_loop", "_lost_writes", "_paused", "_protocol", "_read_ended", "_read_size",
+        "_recv", "_send", "_server", "_sock", "_started", "_state", "_wants_bytes", "_write_ended",
+    )  # fmt: skip
 
     _start_tls_compatible = True
     """Asked by `loop.start_tls()`, asyncio's own included."""
@@ -121,7 +102,17 @@ class SocketTransport(asyncio.Transport):
         loop._transports[self._fd] = weakref.ref(self)
         if not nodelay_is_set:
             disable_nagle(sock)
-        loop.call_soon(self._start, waiter, context=self._context)
+        if server is None:
+            loop.call_soon(self._start, waiter, context=self._context)
+
+    def start(self) -> None:
+        """Begin at once: for a server, whose accepting is a callback of its own. A turn less."""
+        try:
+            self._context.run(self._start, None)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._loop._callback_failed(self._start, exc)
 
     def _start(self, waiter: "asyncio.Future[None] | None") -> None:
         """Tell the protocol, and only then begin to read."""
@@ -261,7 +252,6 @@ class SocketTransport(asyncio.Transport):
 
     def _read_eof(self) -> None:
         self._read_ended = True
-        self._loop._remove_reader(self._fd)
         try:
             keep_open = self._protocol.eof_received()
         except (SystemExit, KeyboardInterrupt):
@@ -271,6 +261,8 @@ class SocketTransport(asyncio.Transport):
             return
         if not keep_open:
             self.close()
+        elif self._state is not ConnectionState.CLOSED:
+            self._loop._remove_reader(self._fd)
 
     # Writing
 
@@ -439,10 +431,11 @@ class SocketTransport(asyncio.Transport):
     def close(self) -> None:
         if self._state is not ConnectionState.OPEN:
             return
-        self._move_to(ConnectionState.CLOSING)
-        self._loop._remove_reader(self._fd)
         if not self._backlog:
             self._finish(None)
+        else:
+            self._move_to(ConnectionState.CLOSING)
+            self._loop._remove_reader(self._fd)
 
     def abort(self) -> None:
         self._force_close(None)

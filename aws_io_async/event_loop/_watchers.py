@@ -48,7 +48,7 @@ class Watchers:
         context: Context | None,
     ) -> Watcher:
         """Run `callback(*args)` whenever `fd` is readable, in place of what ran so far."""
-        self._register(fd, EVENT_READ)
+        self._register(fd, EVENT_WRITE if fd in self.writers else 0, EVENT_READ)
         watcher = self.readers[fd] = _watcher(callback, args, context)
         return watcher
 
@@ -60,7 +60,7 @@ class Watchers:
         context: Context | None,
     ) -> Watcher:
         """Run `callback(*args)` whenever `fd` is writable, in place of what ran so far."""
-        self._register(fd, EVENT_WRITE)
+        self._register(fd, EVENT_READ if fd in self.readers else 0, EVENT_WRITE)
         watcher = self.writers[fd] = _watcher(callback, args, context)
         return watcher
 
@@ -68,32 +68,27 @@ class Watchers:
         """Stop watching, if it is `only` that watches; says whether there was a watcher to stop."""
         if fd not in self.readers or (only is not None and self.readers[fd] is not only):
             return False
-        old = self._registered(fd)
         del self.readers[fd]
-        self._poller.update(fd, old, old & ~EVENT_READ)
+        other = EVENT_WRITE if fd in self.writers else 0
+        self._poller.update(fd, other | EVENT_READ, other)
         return True
 
     def remove_writer(self, fd: int, only: Watcher | None = None) -> bool:
         """Stop watching, if it is `only` that watches; says whether there was a watcher to stop."""
         if fd not in self.writers or (only is not None and self.writers[fd] is not only):
             return False
-        old = self._registered(fd)
         del self.writers[fd]
-        self._poller.update(fd, old, old & ~EVENT_WRITE)
+        other = EVENT_READ if fd in self.readers else 0
+        self._poller.update(fd, other | EVENT_WRITE, other)
         return True
 
-    def _register(self, fd: int, event: int) -> None:
+    def _register(self, fd: int, other: int, event: int) -> None:
+        """Watch for `event`, beside the `other` direction if that is watched."""
         # Also if it is said to be registered: it may have been closed behind our back, and the
         # number be used anew.
-        old = self._registered(fd) & ~event
-        self._poller.update(fd, old, old | event)
-        if not old:
+        self._poller.update(fd, other, other | event)
+        if not other:
             self.fresh.add(fd)
-
-    def _registered(self, fd: int) -> int:
-        return (EVENT_READ if fd in self.readers else 0) | (
-            EVENT_WRITE if fd in self.writers else 0
-        )
 
     def add_wakeup(self, callback: Callable[[Wakeup], object]) -> Wakeup:
         """A new wakeup of the kind that suits the poller; `callback` is told of its calls."""
