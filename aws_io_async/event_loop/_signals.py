@@ -13,8 +13,7 @@ import sys
 import warnings
 from asyncio.log import logger
 from collections.abc import Callable
-from contextvars import Context, copy_context
-from dataclasses import dataclass
+from contextvars import copy_context
 from types import FrameType
 from typing import Any
 
@@ -22,11 +21,13 @@ from ._scheduler import Scheduler
 from ._wakeup import Pair
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class _Handler:
-    callback: Callable[..., object]
-    args: tuple[Any, ...]
-    context: Context
+class _Handler:  # as a dataclass it would cost every import of a loop half a millisecond
+    __slots__ = ("args", "callback", "context")
+
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self.callback = callback
+        self.args = args
+        self.context = copy_context()
 
 
 class SignalHandlers:
@@ -65,7 +66,7 @@ class SignalHandlers:
         except RuntimeError:
             self._close_pair_if_unused()
             raise
-        self._handlers[sig] = _Handler(callback, args, copy_context())
+        self._handlers[sig] = _Handler(callback, args)
 
     def remove(self, sig: int) -> bool:
         """Restore the default for `sig`; says whether there was a handler.
