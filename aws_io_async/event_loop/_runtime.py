@@ -113,7 +113,7 @@ class Runtime(Scheduler):
             idle_seconds=idle,
             waiting=asleep_since is not None,
             ready=len(self._ready) + len(self._foreign),
-            timers=len(self._timers.heap),
+            timers=len(self._timers),
             watched=self._watchers.count(),
             gil_enabled=getattr(sys, "_is_gil_enabled", lambda: True)(),
         )

@@ -294,7 +294,7 @@ class Scheduler(asyncio.AbstractEventLoop):
 
     def _run_turns(self) -> None:
         statistics, load = self._statistics, self._load
-        foreign, timers = self._foreign, self._timers.heap
+        foreign, timers, new_timers = self._foreign, self._timers.heap, self._timers.inbox
         fresh, poll = self._watchers.fresh, self._watchers.poll
         dispatch, failed = self._watchers.dispatch, self._callback_failed
         now, time_of_timers, resolution = time.monotonic, self._now, self._clock_resolution
@@ -302,6 +302,8 @@ class Scheduler(asyncio.AbstractEventLoop):
         while True:
             if foreign:
                 self._take_foreign()
+            if new_timers:
+                self._timers.settle()
             ready = self._ready
             if ready and turns_without_poll < MAX_TURNS_WITHOUT_POLL:
                 turns_without_poll += 1

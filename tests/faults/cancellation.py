@@ -302,7 +302,7 @@ def holdings() -> set[Any]:
     held |= {t for t in threading.enumerate() if not t.name.startswith(POOLS)}
     held |= asyncio.all_tasks()
     if isinstance(loop, EventLoop):
-        timers = [handle for _, _, handle in loop._timers.heap]
+        timers = [handle for _, _, handle in loop._timers.heap + loop._timers.inbox]
         watched = loop.statistics().watched
     elif isinstance(loop, asyncio.SelectorEventLoop):
         timers = loop._scheduled  # type: ignore[attr-defined]

@@ -48,7 +48,7 @@ def resident_bytes() -> int:
 
 def timers_of(loop: Any) -> list[asyncio.TimerHandle]:
     """Those that are scheduled, and cancelled ones whose time has not come."""
-    return [timer for _, _, timer in loop._timers.heap]
+    return [timer for _, _, timer in loop._timers.heap + loop._timers.inbox]
 
 
 def give_back_freed_memory() -> None:
