@@ -1,7 +1,7 @@
 """What `call_soon` and `call_later` return.
 
-These are asyncio's own handle classes with their constructors left out: a handle is made by
-`object.__new__` and a few attribute stores, which costs half of what `Handle.__init__` does.
+These are asyncio's own handle classes with their constructors left out: the loop makes an empty
+handle and stores its attributes, which costs half of what `Handle.__init__` does.
 A handle is cancelled when its callback is None, so that one load tells the loop all it needs.
 In debug mode the loop makes asyncio's own handles instead, which remember where they came from.
 """
@@ -16,6 +16,8 @@ class Handle(asyncio.Handle):
     """A callback waiting in the ready queue. Made by the loop only."""
 
     __slots__ = ()
+
+    __init__ = object.__init__
 
     # In place of what the skipped constructor would have stored.
     _repr = None
@@ -45,6 +47,8 @@ class TimerHandle(asyncio.TimerHandle):
     """A callback waiting for its time. Made by the loop only."""
 
     __slots__ = ()
+
+    __init__ = object.__init__
 
     _repr = None
     _source_traceback: Any = None

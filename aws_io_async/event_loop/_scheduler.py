@@ -47,8 +47,6 @@ MAX_TURNS_WITHOUT_POLL = 8
 MAXIMUM_SELECT_TIMEOUT = 24 * 3600.0
 """Seconds; as in asyncio, epoll and kqueue take no longer ones on some systems."""
 
-_new_handle = object.__new__
-
 
 class Scheduler(asyncio.AbstractEventLoop):
     """Ready queue, timers and descriptor watchers of one loop.
@@ -97,7 +95,7 @@ class Scheduler(asyncio.AbstractEventLoop):
     ) -> asyncio.Handle:
         if self._guarded:
             return self._call_soon_guarded(callback, args, context)
-        handle = _new_handle(Handle)
+        handle: Handle = Handle()
         handle._callback = callback
         handle._args = args
         handle._context = copy_context() if context is None else context
@@ -114,7 +112,7 @@ class Scheduler(asyncio.AbstractEventLoop):
         if self._guarded:
             handle = self._make_handle(callback, args, context, "call_soon_threadsafe")
         else:
-            handle = _new_handle(Handle)
+            handle = Handle()
             handle._callback = callback
             handle._args = args
             handle._context = copy_context() if context is None else context
@@ -178,7 +176,7 @@ class Scheduler(asyncio.AbstractEventLoop):
         if self._guarded:
             timer = self._make_timer(when, callback, args, context)
         else:
-            timer = _new_handle(TimerHandle)
+            timer = TimerHandle()
             timer._callback = callback
             timer._args = args
             timer._context = copy_context() if context is None else context
