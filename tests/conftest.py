@@ -5,6 +5,7 @@ a test that passes on all three asserts what users of asyncio expect, not what w
 `@pytest.mark.loops("aws_io_async")` narrows that for what only our loop has.
 """
 
+import asyncio
 import gc
 import itertools
 import os
@@ -14,7 +15,8 @@ from collections.abc import Iterator
 import pytest
 import trustme
 
-from tests import loops
+from aws_io_async import EventLoop
+from tests import loops, pollers
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,6 +74,21 @@ def no_leaks() -> Iterator[None]:
     assert not left, f"threads left running: {left}"
     opened = {fd: what for fd, what in _open_fds().items() if fd not in fds}
     assert not opened, f"file descriptors left open: {opened}"
+
+
+@pytest.fixture(params=pollers.EVERY_LOOP)
+def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop that does not run yet: one of ours on each poller, then those of others."""
+    with pollers.open_loop(request.param) as loop:
+        yield loop
+
+
+@pytest.fixture(params=pollers.OURS)
+def ours(request: pytest.FixtureRequest) -> Iterator[EventLoop]:
+    """One of ours that does not run yet, on each poller."""
+    with pollers.open_loop(request.param) as loop:
+        assert isinstance(loop, EventLoop)
+        yield loop
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 
 from aws_io_async import EventLoop
 from aws_io_async.event_loop.tasks import Task, TaskStatus
-from tests.test_poller import OURS, open_loop
+from tests.pollers import OURS, open_loop
 
 KINDS = OURS
 """For the parameters of fixtures: see `open_ours` and `open_running`."""

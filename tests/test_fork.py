@@ -17,7 +17,7 @@ import pytest
 
 import aws_io_async
 from aws_io_async import EventLoop
-from tests.test_poller import OURS, open_loop
+from tests.pollers import OURS, open_loop
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork"),

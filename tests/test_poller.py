@@ -1,6 +1,6 @@
-"""Pollers by themselves; and `open_loop`, for tests that run on each of them.
+"""Pollers by themselves.
 
-The core of the loop is tested on every poller by test_scheduler, test_watchers and test_threads.
+The core of the loop is tested on each of them by test_scheduler, test_watchers and test_threads.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -21,46 +21,12 @@ import pytest
 from aws_io_async import EventLoop
 from aws_io_async.event_loop import _poller
 from aws_io_async.event_loop._poller import EVENT_READ, EVENT_WRITE, Poller
-from tests import kqueue_emulation, loops
-
-SELECTORS = [
-    name
-    for name in ("EpollSelector", "KqueueSelector", "PollSelector", "SelectSelector")
-    if hasattr(selectors, name) or name == "KqueueSelector"
-]
-"""By class name. Where there is no kqueue, the tests' emulation stands in."""
-
-OURS = ["aws_io_async", *(name for name in SELECTORS if name != selectors.DefaultSelector.__name__)]
-"""Kinds of our loop, see `open_loop`; the first is on the platform's best selector."""
-
-EVERY_LOOP = [*OURS, *(name for name in loops.FACTORIES if name != "aws_io_async")]
-"""Ours on each poller, and the others."""
-
-if "uvloop" in loops.FACTORIES:
-    loops.FACTORIES["uvloop"]().close()  # the first one opens a pipe for good, `no_leaks` sees it
-
-
-def _platform_of(name: str) -> AbstractContextManager[None]:
-    return kqueue_emulation.installed() if name == "KqueueSelector" else nullcontext()
-
-
-@contextmanager
-def open_loop(kind: str) -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop by its name in `loops.FACTORIES`, or ours on the selector class of that name."""
-    with _platform_of(kind):
-        if kind in SELECTORS:
-            loop: asyncio.AbstractEventLoop = EventLoop(selector=getattr(selectors, kind)())
-        else:
-            loop = loops.FACTORIES[kind]()
-        try:
-            yield loop
-        finally:
-            loop.close()
+from tests.pollers import OURS, SELECTORS, open_loop, platform_of
 
 
 @pytest.fixture(params=SELECTORS)
 def poller(request: pytest.FixtureRequest) -> Iterator[Poller]:
-    with _platform_of(request.param):
+    with platform_of(request.param):
         poller = _poller.take_over(getattr(selectors, request.param)())
         yield poller
         poller.close()
@@ -218,7 +184,7 @@ def test_a_closed_descriptor_is_refused(name: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     os.close(writer)
-    with _platform_of(name):
+    with platform_of(name):
         poller = _poller.take_over(getattr(selectors, name)())
         with pytest.raises(OSError):
             poller.update(reader, 0, EVENT_READ)
@@ -241,7 +207,7 @@ def test_close_is_idempotent(poller: Poller) -> None:
 @pytest.mark.parametrize("name", SELECTORS)
 def test_which_poller_takes_over(name: str) -> None:
     expected = {"EpollSelector": "EpollPoller", "KqueueSelector": "KqueuePoller"}
-    with _platform_of(name):
+    with platform_of(name):
         poller = _poller.take_over(getattr(selectors, name)())
         assert type(poller).__name__ == expected.get(name, "SelectorPoller")
         poller.close()

@@ -17,7 +17,7 @@ import pytest
 
 from aws_io_async import EventLoop, new_event_loop
 from tests import loops
-from tests.test_poller import open_loop
+from tests.pollers import open_loop
 
 Loop = asyncio.AbstractEventLoop
 Errors = list[dict[str, Any]]

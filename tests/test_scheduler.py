@@ -12,29 +12,16 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from aws_io_async import EventLoop
 from aws_io_async.event_loop._scheduler import MAX_TURNS_WITHOUT_POLL
-from tests.test_poller import EVERY_LOOP, OURS, open_loop
+from tests.pollers import OURS
 
 Loop = asyncio.AbstractEventLoop
-
-
-@pytest.fixture(params=EVERY_LOOP)
-def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
-    with open_loop(request.param) as loop:
-        yield loop
-
-
-@pytest.fixture(params=OURS)
-def ours(request: pytest.FixtureRequest) -> Iterator[EventLoop]:
-    with open_loop(request.param) as loop:
-        assert isinstance(loop, EventLoop)
-        yield loop
 
 
 without_uvloop = pytest.mark.parametrize("loop", [*OURS, "asyncio"], indirect=True)

@@ -13,22 +13,9 @@ from concurrent.futures import Future
 import pytest
 
 from aws_io_async import EventLoop
-from tests.test_poller import EVERY_LOOP, OURS, open_loop
+from tests.pollers import OURS
 
 Loop = asyncio.AbstractEventLoop
-
-
-@pytest.fixture(params=EVERY_LOOP)
-def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
-    with open_loop(request.param) as loop:
-        yield loop
-
-
-@pytest.fixture(params=OURS)
-def ours(request: pytest.FixtureRequest) -> Iterator[EventLoop]:
-    with open_loop(request.param) as loop:
-        assert isinstance(loop, EventLoop)
-        yield loop
 
 
 @pytest.fixture

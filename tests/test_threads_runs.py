@@ -14,7 +14,6 @@ import pytest
 from aws_io_async import EventLoop, HostResolver, _openssl_keys
 from aws_io_async.event_loop.tasks import Task, TaskStatus
 from tests.faults._report import Fault, few
-from tests.test_poller import EVERY_LOOP, OURS, open_loop
 
 Loop = asyncio.AbstractEventLoop
 T = TypeVar("T")
@@ -36,19 +35,6 @@ def restless() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(interval)
-
-
-@pytest.fixture(params=EVERY_LOOP)
-def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
-    with open_loop(request.param) as loop:
-        yield loop
-
-
-@pytest.fixture(params=OURS)
-def ours(request: pytest.FixtureRequest) -> Iterator[EventLoop]:
-    with open_loop(request.param) as loop:
-        assert isinstance(loop, EventLoop)
-        yield loop
 
 
 def at_once(count: int, function: Callable[[int], T]) -> list[T]:

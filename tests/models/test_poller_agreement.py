@@ -16,7 +16,8 @@ from aws_io_async.event_loop._poller import EVENT_READ, EVENT_WRITE, Poller
 from tests import kqueue_emulation
 from tests.faults._report import Fault
 from tests.models.rounds import checked
-from tests.test_poller import SELECTORS, seen
+from tests.pollers import SELECTORS
+from tests.test_poller import seen
 
 BOTH = EVENT_READ | EVENT_WRITE
 MASKS = st.sampled_from([0, EVENT_READ, EVENT_WRITE, BOTH])
