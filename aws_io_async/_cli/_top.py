@@ -79,7 +79,12 @@ class Process:
             line = b""
         if line:
             self.statistics = _parsed(line, self.path)
-            self.rates = _rates(before, self.statistics, self.rates)
+            try:
+                self.rates = _rates(before, self.statistics, self.rates)
+                _part(self)  # what it shows must be there, and be what it should
+            except (KeyError, TypeError, ValueError, AttributeError) as exc:
+                message = f"{self.path}: it speaks version {VERSION}, but not well: {exc!r}"
+                raise CommandError(message, ExitCode.FAILED) from exc
 
 
 def _parsed(line: bytes, path: Path) -> dict[str, Any]:

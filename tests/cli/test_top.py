@@ -188,6 +188,8 @@ def answer_with(path: Path, line: bytes) -> threading.Thread:
         (b"HTTP/1.1 400 Bad Request\r\n", "not the socket of"),
         (b"[]\n", "not the socket of"),
         (b'{"version": 99}\n', "it speaks version 99"),
+        (b'{"version": 1}\n', "but not well: KeyError('loops')"),
+        (b'{"version": 1, "loops": [7]}\n', "but not well: TypeError"),
     ],
 )
 def test_something_else_there(path: Path, line: bytes, message: str) -> None:
