@@ -50,7 +50,7 @@ class SocketTransport(asyncio.Transport):
     """A connected stream socket. Thread: the loop's."""
 
     __slots__ = (
-        "__weakref__", "_backlog", "_backlog_size", "_context", "_direct", "_fd", "_flow",
+        "__weakref__", "_backlog", "_backlog_size", "_context", "_direct", "_fd", "_flow_control",
         "_flushed", "_loop", "_lost_writes", "_paused", "_protocol", "_read_ended", "_read_size",
         "_recv", "_send", "_server", "_sock", "_started", "_state", "_wants_bytes", "_write_ended",
     )  # fmt: skip
@@ -68,14 +68,13 @@ class SocketTransport(asyncio.Transport):
         peername: Any = None,
         sockname: Any = None,
         nodelay_is_set: bool = False,
-        extra: dict[str, Any] | None = None,
         server: ConnectionOwner | None = None,
     ) -> None:
-        super().__init__(extra)
-        self._extra: dict[str, Any]
-        self._extra["socket"] = TransportSocket(sock)
-        self._extra["sockname"] = sockname or address_or_none(sock.getsockname)
-        self._extra["peername"] = peername or address_or_none(sock.getpeername)
+        self._extra: dict[str, Any] = {  # all that asyncio's constructor would do
+            "socket": TransportSocket(sock),
+            "sockname": sockname or address_or_none(sock.getsockname),
+            "peername": peername or address_or_none(sock.getpeername),
+        }
         self._loop = loop
         self._server = server
         self._sock: socket.socket | None = sock
@@ -94,7 +93,7 @@ class SocketTransport(asyncio.Transport):
         self._backlog: deque[bytes | memoryview] = _EMPTY  # most never have one
         self._backlog_size = 0
         self._lost_writes = 0
-        self._flow = WriteFlowControl(loop, self, protocol)
+        self._flow_control: WriteFlowControl | None = None
         self._direct = True
         self._protocol: Any = protocol  # Any for its optional methods; None once closed
         if server is not None:
@@ -158,7 +157,8 @@ class SocketTransport(asyncio.Transport):
         self._protocol = protocol
         self._read_size = READ_SIZE
         self._wants_bytes = False
-        self._flow.protocol = protocol
+        if self._flow_control is not None:
+            self._flow_control.protocol = protocol
         if self._started and self.is_reading():
             self._watch_readable()
 
@@ -399,6 +399,13 @@ class SocketTransport(asyncio.Transport):
         except OSError:  # the peer is gone already, which reading reports
             pass
 
+    @property
+    def _flow(self) -> WriteFlowControl:
+        """Made when it is needed: most transports never have a backlog, nor their limits set."""
+        if self._flow_control is None:
+            self._flow_control = WriteFlowControl(self._loop, self, self._protocol)
+        return self._flow_control
+
     def get_write_buffer_size(self) -> int:
         return self._backlog_size
 
@@ -484,6 +491,7 @@ class SocketTransport(asyncio.Transport):
         if server is not None:
             server._detach()
         # What is left is garbage without a cycle: it goes now, and not at the next collection.
-        self._flow.release()
+        if self._flow_control is not None:
+            self._flow_control.release()
         self._protocol = None
         del self._recv, self._send
