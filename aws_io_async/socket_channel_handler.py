@@ -23,7 +23,7 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from . import log
 from .channel import Channel, ChannelDirection, ChannelHandler, ChannelSlot
@@ -175,27 +175,17 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
         message.data = data
         message.message_type = _DATA
         message.on_completion = message.tag = None
-        lane = self.slot.lane_to_right  # type: ignore[union-attr]  # _open says that there is one
-        if lane is None or lane.at is not None:
-            self._send_with_care(message)
+        slot: Any = self.slot  # _open says that there is one
+        lane = slot.lane_to_right
+        if lane is not None:
+            lane.deliver(message)
+            if slot.channel.is_clogged:
+                self._follow_window()
             return
-        # As in Lane.deliver: a call less.
         try:
-            awaitable = lane.process(lane.slot, message)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            lane.failed_at(message, exc)
-            return
-        if awaitable is not None:
-            lane.step_in_place(message, awaitable)
-
-    def _send_with_care(self, message: IoMessage) -> None:
-        """Send what may have to wait, or exceed a window, or find nobody."""
-        try:
-            self._own_slot().send_message(message, _READ)
+            slot.send_message(message, _READ)
         except ChannelError:  # nobody is to the right, for now
-            self._hold(bytes(message.data))
+            self._hold(data)
             return
         self._follow_window()
 

@@ -43,8 +43,8 @@ def set_up(channel: Channel | None, error: BaseException | None) -> None:
 
 
 async def start(interface: str, tls: ssl.SSLContext | None) -> tuple[int, object]:
-    handlers = {"coroutine": CoroutineEcho, "write": WritingEcho}
-    handler = handlers.get(interface, Echo)
+    handlers = {"plain": Echo, "large": Echo, "coroutine": CoroutineEcho, "write": WritingEcho}
+    handler = handlers[interface]
     read_size = LARGE_READS if interface == "large" else MAX_FRAGMENT_SIZE
     listener = await ServerBootstrap().new_socket_listener(
         "127.0.0.1",

@@ -13,8 +13,8 @@ to wait, and must not become any amount: when more than CLOGGED bytes wait in th
 leftmost handler may send nothing more until half of that has been taken. The others may, as one
 of them could be what the rest waits for.
 
-When the chain has changed, or has become clogged or no longer is, handlers are told in the same
-way, if need be with a size of 0: look again how much you can send.
+When the chain has changed, or is no longer clogged, handlers are told in the same way, if need be
+with a size of 0: look again how much you can send.
 
 Source: aws-c-io's `channel.c`.
 """
@@ -67,9 +67,10 @@ class ReadWindows:
     def waiting(self, change: int) -> None:
         """Bytes have begun to wait for a suspended handler, or have ended waiting."""
         self._waiting_bytes += change
-        limit = CLOGGED // 2 if self._channel.is_clogged else CLOGGED
-        if self._channel.is_clogged is not (self._waiting_bytes > limit):
-            self._channel.is_clogged = not self._channel.is_clogged
+        if self._waiting_bytes > CLOGGED:
+            self._channel.is_clogged = True
+        elif self._channel.is_clogged and self._waiting_bytes <= CLOGGED // 2:
+            self._channel.is_clogged = False
             self._schedule()
 
     def _anything_granted(self) -> bool:

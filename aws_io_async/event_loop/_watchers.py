@@ -122,8 +122,6 @@ class Watchers:
 
     def _dispatch_with_care(self, fd: int, events: int, failed: Failed) -> None:
         """The same for one descriptor that may be writable, or new, or hung up."""
-        if fd in self.fresh:
-            return
         run: Any
         callback: Any
         for direction, watchers in self._directions:
