@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
@@ -344,6 +345,27 @@ class TestTaskFactories:
                 in_group = group.create_task(at_once())
             assert in_group.result() == "result"
         finally:
+            loop.set_task_factory(None)
+
+    @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 has eager tasks")
+    @pytest.mark.loops("aws_io_async")  # asyncio's, too, from Python 3.14 on
+    @pytest.mark.parametrize("name", [None, "eager"])
+    async def test_a_failed_eager_task_is_in_no_cycle(self, name: str | None) -> None:
+        async def at_once() -> None:
+            raise ZeroDivisionError("on purpose")
+
+        loop = asyncio.get_running_loop()
+        factory: Any = getattr(asyncio, "eager_task_factory")  # noqa: B009  # not in 3.11
+        loop.set_task_factory(factory)
+        gc.disable()
+        try:
+            task = loop.create_task(at_once(), name=name)
+            assert isinstance(task.exception(), ZeroDivisionError)
+            left = weakref.ref(task)
+            del task
+            assert left() is None
+        finally:
+            gc.enable()
             loop.set_task_factory(None)
 
     @pytest.mark.skipif(sys.version_info < (3, 14), reason="Python 3.14 has eager_start")

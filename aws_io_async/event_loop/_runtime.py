@@ -133,23 +133,27 @@ class Runtime(Scheduler):
     ) -> "asyncio.Task[T]":
         if self._guarded:
             self._check_closed()
-        task: Any
-        if self._task_factory is None:
-            if not kwargs:  # a call with `**` would cost a dictionary
-                task = _Task(coro, loop=self, name=name, context=context)
-            else:
+        elif self._task_factory is None and not kwargs:  # a call with `**` would cost a dictionary
+            return _Task(coro, loop=self, name=name, context=context)
+        task: Any = None
+        try:
+            if self._task_factory is None:
                 task = _Task(coro, loop=self, name=name, context=context, **kwargs)
-            if self._debug and getattr(task, "_source_traceback", None):
-                del task._source_traceback[-1]  # this frame
-            return task  # type: ignore[no-any-return]  # Any for its traceback
-        if context is not None:  # factories from before Python 3.11 do not know it
-            kwargs["context"] = context
-        if FACTORIES_TAKE_NAMES:
-            return self._task_factory(self, coro, name=name, **kwargs)  # type: ignore[no-any-return]  # the factory's
-        task = self._task_factory(self, coro, **kwargs)
-        if name is not None:
-            task.set_name(name)
-        return task  # type: ignore[no-any-return]  # the factory's
+                if getattr(task, "_source_traceback", None):
+                    del task._source_traceback[-1]  # this frame
+                return task  # type: ignore[no-any-return]  # Any for its traceback
+            # A factory gets what was given, and no more: it may be older than some arguments.
+            if context is not None:
+                kwargs["context"] = context
+            if name is not None and FACTORIES_TAKE_NAMES:
+                kwargs["name"] = name
+            task = self._task_factory(self, coro, **kwargs)
+            if name is not None and not FACTORIES_TAKE_NAMES:
+                task.set_name(name)
+            return task  # type: ignore[no-any-return]  # the factory's
+        finally:
+            # The traceback of an eager task that failed leads to this frame, and here to the task.
+            del task
 
     def set_task_factory(self, factory: Any) -> None:
         if factory is not None and not callable(factory):
