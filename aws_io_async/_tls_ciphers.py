@@ -54,9 +54,9 @@ class TlsCipherPreference(enum.Enum):
     """
 
     SYSTEM_DEFAULT = 0
-    """Python's suites, servers only those of them that Mozilla's intermediate profile has as well,
-    and OpenSSL's groups. Together with a minimum version below TLS 1.2, the suites of
-    TLSV1_0_2023_06, as Python's have none for those versions."""
+    """Of Python's suites those with forward secrecy that do without SHA-1, for servers also without
+    CBC, as in Mozilla's intermediate profile; and OpenSSL's groups. Together with a minimum version
+    below TLS 1.2, the suites of TLSV1_0_2023_06, as Python's have none for those versions."""
     KMS_PQ_TLSv1_0_2019_06 = 1
     """Withdrawn, as all up to 6: draft algorithms that OpenSSL never had. Not supported."""
     KMS_PQ_SIKE_TLSv1_0_2019_11 = 2
@@ -188,16 +188,26 @@ def configure(
         context.set_ciphers(f"@SECLEVEL=0:{policy.ciphers or _BROAD}")
     elif policy.ciphers is not None:
         context.set_ciphers(policy.ciphers)
-    elif context.protocol is ssl.PROTOCOL_TLS_SERVER:
-        _keep_suites_for_servers(context)
+    else:
+        _keep_suites_of_the_profile(context)
     if policy.groups is _Groups.P256 or (policy.groups is _Groups.CLASSICAL and _has_ml_kem()):
         context.set_ecdh_curve(_P256)
 
 
-def _keep_suites_for_servers(context: ssl.SSLContext) -> None:
-    """Leave out what Mozilla's intermediate profile does: CBC, and no forward secrecy."""
+def _keep_suites_of_the_profile(context: ssl.SSLContext) -> None:
+    """Leave out what Mozilla's intermediate profile does: no forward secrecy, SHA-1, CBC.
+
+    A client keeps CBC with SHA-2, as old servers have nothing better. Python's own list is like
+    that, but distributions build Python with OpenSSL's.
+    """
+    server_side = context.protocol is ssl.PROTOCOL_TLS_SERVER
     suites = [suite for suite in context.get_ciphers() if suite["protocol"] != "TLSv1.3"]
-    kept = [suite["name"] for suite in suites if suite["aead"] and suite["kea"] in _EPHEMERAL]
+    kept = [
+        suite["name"]
+        for suite in suites
+        if suite["kea"] in _EPHEMERAL
+        and (suite["aead"] or not (server_side or suite["digest"] == "sha1"))
+    ]
     if len(kept) < len(suites):
         context.set_ciphers(":".join(kept))
 

@@ -1,5 +1,6 @@
 """Protocol versions and cipher policies, by what peers agree on."""
 
+import re
 import ssl
 from typing import Any
 
@@ -102,6 +103,23 @@ def test_a_stricter_system_stays_strict() -> None:
         context, TlsMinimumVersion.SYSTEM_DEFAULT, TlsCipherPreference.SYSTEM_DEFAULT
     )
     assert context.minimum_version is TLS12
+
+
+@pytest.mark.parametrize("protocol", [ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER])
+def test_a_python_with_the_suites_of_openssl_itself(protocol: int) -> None:
+    """That is how distributions build it, RSA key exchange, SHA-1 and pre-shared keys included."""
+    context = ssl.SSLContext(protocol)
+    context.set_ciphers("DEFAULT")
+    assert {"AES128-SHA", "ECDHE-RSA-AES128-SHA"} <= {each["name"] for each in context.get_ciphers()}
+    _tls_ciphers.configure(
+        context, TlsMinimumVersion.SYSTEM_DEFAULT, TlsCipherPreference.SYSTEM_DEFAULT
+    )
+    old = [each["name"] for each in context.get_ciphers() if each["protocol"] != "TLSv1.3"]
+    modern = "(ECDHE|DHE)-(ECDSA|RSA)-(AES(128|256)-GCM-SHA(256|384)|CHACHA20-POLY1305)"
+    if protocol is ssl.PROTOCOL_TLS_CLIENT:
+        modern += "|(ECDHE|DHE)-(ECDSA|RSA)-AES(128|256)-SHA(256|384)"
+    assert all(re.fullmatch(modern, name) for name in old), old
+    assert "ECDHE-RSA-AES128-GCM-SHA256" in old
 
 
 def test_tls_1_3_can_be_the_least(ca: trustme.CA) -> None:

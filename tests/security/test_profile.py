@@ -297,5 +297,5 @@ def test_the_context_that_the_loop_makes_of_true() -> None:
     context = default_context(server_side=False, server_hostname="localhost")
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
-    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+    assert context.minimum_version is ssl.create_default_context().minimum_version
     assert context.options & ssl.OP_NO_COMPRESSION
