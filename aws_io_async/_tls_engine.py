@@ -57,8 +57,8 @@ class TlsEngine:
     """One side of a TLS connection (1.2 or 1.3, as the context allows).
 
     A client must say whose certificate it expects, if its context checks host names, in
-    `server_hostname`; the empty string gives that check up. Raises ValueError if it is missing or
-    malformed.
+    `server_hostname`; the empty string gives that check up, where Python lets it (3.14 does not any
+    more). Raises ValueError if it is missing or malformed.
 
     Thread: none in particular, but one at a time.
     """

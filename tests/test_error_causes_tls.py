@@ -269,7 +269,9 @@ class TestTlsConnections:
         record[-1] ^= 1
         client.incoming.write(record)
         client.read()
-        assert client.error.code is ErrorCode.IO_TLS_ERROR_READ_FAILURE
+        assert client.cause is not None
+        error = errors.translate(client.cause, fallback=ErrorCode.IO_TLS_ERROR_READ_FAILURE)
+        assert error.code is ErrorCode.IO_TLS_ERROR_READ_FAILURE
 
     def test_a_context_without_a_certificate(self, tmp_path: Path) -> None:
         (tmp_path / "empty.pem").write_text("nothing\n")

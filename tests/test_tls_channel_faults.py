@@ -31,6 +31,7 @@ from tests.tls_channels import (
     negotiated,
     openssl_server,
 )
+from tests.tls_engines import record_fault
 from tests.tls_peers import HOST, TLS12, TLS13, client_of, server_of, trusting
 
 nothing_left = tls_channels.nothing_left
@@ -232,7 +233,7 @@ async def test_a_plain_http_server(client: TlsConnectionOptions) -> None:
 
 NOISE: dict[str, tuple[bytes, str]] = {
     "zeros": (bytes(100), "WRONG_VERSION_NUMBER"),
-    "oversized": (b"\x16\x03\x03\xff\xff" + bytes(100), "PACKET_LENGTH_TOO_LONG"),
+    "oversized": (b"\x16\x03\x03\xff\xff" + bytes(100), record_fault("PACKET_LENGTH_TOO_LONG")),
     "application data": (b"\x17\x03\x03\x00\x10" + bytes(16), ""),
     "alert": (b"\x15\x03\x03\x00\x02\x02\x28", "HANDSHAKE_FAILURE"),
 }
