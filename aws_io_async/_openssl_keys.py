@@ -36,7 +36,7 @@ from .tls_key_operations import (
     perform,
 )
 
-NEWEST_PYTHON = (3, 13)
+NEWEST_PYTHON = (3, 15)
 """The newest with which this has been tried."""
 
 _HASHES = {
