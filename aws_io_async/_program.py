@@ -3,7 +3,9 @@
 Up to Python 3.13 the program gets its loops from the event loop policy, so ours is set before it
 starts. From 3.14 on policies are deprecated, and later gone: there, all that makes a loop without
 being told which is `asyncio.new_event_loop`, and it is replaced. A program that names a loop
-itself, by a `loop_factory` or a policy of its own, gets the one that it asks for.
+itself, by a `loop_factory` or a policy of its own, gets the one that it asks for. Processes that
+the program forks are provided for, and so are those of multiprocessing's fork server; those that
+start afresh (`spawn`, the default on macOS) are on their own.
 
 The program finds `sys.argv`, `sys.path` and `__main__` as if Python had started it directly.
 """
@@ -65,6 +67,13 @@ def provide_loops(version: tuple[int, ...] = sys.version_info[:2]) -> None:
     else:
         for module in (asyncio, asyncio.events):
             vars(module)["new_event_loop"] = entry.new_event_loop
+
+
+def _provide_loops_to_children() -> None:
+    """The same in processes of the program's that come from multiprocessing's fork server."""
+    import multiprocessing
+
+    multiprocessing.set_forkserver_preload(["__main__", f"{__package__}._program_children"])
 
 
 def _run_module(name: str, arguments: list[str]) -> None:
@@ -132,6 +141,7 @@ def _execute(code: types.CodeType, main: types.ModuleType) -> None:
     """Run code as the program; `main` stays its `__main__`, for threads and exit handlers."""
     sys.modules["__main__"] = main
     provide_loops()
+    _provide_loops_to_children()
     exec(code, vars(main))
 
 

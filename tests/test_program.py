@@ -21,16 +21,17 @@ ROOT = Path(aws_io_async.__file__).parent.parent
 RUN = ("-m", "aws_io_async", "run")
 
 NAME_LOOPS = """
-import asyncio, warnings
+import asyncio, sys, warnings
 warnings.simplefilter("ignore")  # `get_event_loop` without a loop
 def name(loop):
     print(type(loop).__module__.partition(".")[0], type(loop).__name__)
 async def main():
     name(asyncio.get_running_loop())
 if __name__ == "__main__":
-    loop = asyncio.get_event_loop_policy().get_event_loop()
-    name(loop)
-    loop.close()
+    if sys.version_info < (3, 14):
+        loop = asyncio.get_event_loop_policy().get_event_loop()
+        name(loop)
+        loop.close()
     asyncio.run(main())
     with asyncio.Runner() as runner:
         name(runner.get_loop())
@@ -69,13 +70,13 @@ def assert_same(*arguments: str | Path, folder: Path) -> subprocess.CompletedPro
     return ours
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 16), reason="no policies")
 @pytest.mark.parametrize("how", ["script", "module", "code"])
 def test_every_way_to_a_loop_gives_ours(tmp_path: Path, how: str) -> None:
     write(tmp_path / "program.py", NAME_LOOPS)
     program = {"script": ["program.py"], "module": ["-m", "program"], "code": ["-c", NAME_LOOPS]}
     done = python(*RUN, *program[how], folder=tmp_path)
-    assert (done.stdout, done.returncode) == (OURS * 4, 0), done.stderr
+    ways = 4 if sys.version_info < (3, 14) else 3
+    assert (done.stdout, done.returncode) == (OURS * ways, 0), done.stderr
 
 
 def test_python_itself_gives_no_loop_of_ours(tmp_path: Path) -> None:
@@ -94,6 +95,25 @@ def test_get_event_loop_without_a_running_loop(tmp_path: Path) -> None:
     done = python(*RUN, "-c", textwrap.dedent(program), folder=tmp_path)
     expected = "EventLoop slept\n" if sys.version_info < (3, 14) else ""
     assert done.stdout == expected, done.stderr
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_processes_of_the_program_get_ours(tmp_path: Path, method: str) -> None:
+    program = """
+        import asyncio, multiprocessing, sys
+        async def main():
+            print(type(asyncio.get_running_loop()).__module__.partition(".")[0], flush=True)
+        def child():
+            asyncio.run(main())
+        if __name__ == "__main__":
+            process = multiprocessing.get_context(sys.argv[1]).Process(target=child)
+            process.start()
+            process.join()
+            sys.exit(process.exitcode)
+    """
+    write(tmp_path / "program.py", program)
+    done = python(*RUN, "program.py", method, folder=tmp_path)
+    assert (done.stdout, done.returncode) == ("aws_io_async\n", 0), done.stderr
 
 
 def test_where_policies_are_deprecated_loops_are_ours_without_them(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import trustme
 
 from tests.integrations.database_servers import postgresql, redis
 from tests.integrations.test_ipython import RunCells
-from tests.integrations.test_servers import local_client
+from tests.integrations.test_servers import GRANIAN_FORKS, local_client
 from tests.s3_server import s3_server
 
 ROOT = Path(__file__).parents[2]
@@ -156,6 +156,8 @@ def test_there_are_five_commands() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_of_servers(tmp_path: Path, command: str) -> None:
     (server,) = {word for word in shlex.split(command) if word in LISTEN_ON}
+    if server == "granian" and not GRANIAN_FORKS:
+        pytest.skip("as the page says")
     write_application(tmp_path)
     path = tmp_path / "sock"
     words = shlex.split(f"{command} {LISTEN_ON[server].format(path)}")

@@ -38,8 +38,12 @@ COMMANDS = {
         *("-b", "unix:{path}", "--workers", "2", "--no-control-socket"),
     ),
     "hypercorn": (*RUN, "hypercorn", "--workers", "0", "--bind", "unix:{path}"),
-    "granian": (*RUN, "granian", "--interface", "asgi", "--loop", "asyncio", "--uds", "{path}"),
 }
+GRANIAN_FORKS = sys.version_info < (3, 14) and sys.platform == "linux"
+"""Elsewhere it starts its workers afresh: they know nothing of `run`."""
+if GRANIAN_FORKS:
+    options = ("--interface", "asgi", "--loop", "asyncio", "--uds", "{path}")
+    COMMANDS["granian"] = (*RUN, "granian", *options)
 
 
 @contextlib.contextmanager
