@@ -69,7 +69,16 @@ FLOORS = [
     ["observe"],
     ["integrations"],
     ["testing"],
-    ["__main__", "_bench", "_cli", "_demo", "_demo_certificate", "_demo_files", "_program", "_program_children"],
+    [
+        "__main__",
+        "_bench",
+        "_cli",
+        "_demo",
+        "_demo_certificate",
+        "_demo_files",
+        "_program",
+        "_program_children",
+    ],
 ]
 """From the ground up, each from left to right."""
 
