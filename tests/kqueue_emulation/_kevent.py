@@ -1,6 +1,7 @@
 """Changes and events, and the constants that they are made of."""
 
 import functools
+import operator
 from typing import Protocol
 
 # The values are macOS's, the names those that CPython has.
@@ -61,8 +62,6 @@ class _HasFileno(Protocol):
 
 def _to_ident(source: int | _HasFileno) -> int:
     if isinstance(source, int):
-        if not 0 <= source < 2**64:
-            raise OverflowError("ident does not fit an unsigned pointer")
         return source
     if not hasattr(source, "fileno"):
         raise TypeError("argument must be an int, or have a fileno() method.")
@@ -72,11 +71,40 @@ def _to_ident(source: int | _HasFileno) -> int:
     return fd
 
 
+class _Member:
+    """A number in a C structure: it can be set to what fits, and not be deleted."""
+
+    def __init__(self, least: int, bits: int) -> None:
+        self._range = range(least, least + 2**bits)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, event: object, owner: type) -> int:
+        value: int = getattr(event, self._name)
+        return value
+
+    def __set__(self, event: object, value: int) -> None:
+        if operator.index(value) not in self._range:
+            raise OverflowError(f"{self._name[1:]} does not hold {value}")
+        setattr(event, self._name, value)
+
+    def __delete__(self, event: object) -> None:
+        raise TypeError("can't delete numeric/char attribute")
+
+
 @functools.total_ordering
 class Kevent:
     """`select.kevent`: a change to ask of a queue, or an event that it reports."""
 
-    __slots__ = ("data", "fflags", "filter", "flags", "ident", "udata")
+    __slots__ = ("_data", "_fflags", "_filter", "_flags", "_ident", "_udata")
+
+    ident = _Member(0, 64)
+    filter = _Member(-(2**15), 16)
+    flags = _Member(0, 16)
+    fflags = _Member(0, 32)
+    data = _Member(-(2**63), 64)
+    udata = _Member(0, 64)
 
     def __init__(
         self,
@@ -87,8 +115,6 @@ class Kevent:
         data: int = 0,
         udata: int = 0,
     ) -> None:
-        if not -(2**15) <= filter < 2**15:
-            raise OverflowError("filter does not fit a short integer")
         self.ident = _to_ident(ident)
         self.filter = filter
         self.flags = flags & 0xFFFF

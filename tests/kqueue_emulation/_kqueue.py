@@ -139,7 +139,7 @@ def _deadline(timeout: object) -> float | None:
         raise ValueError("Invalid value NaN (not a number)")
     if timeout < 0:
         raise ValueError("timeout must be positive or None")
-    if math.isinf(timeout):
+    if timeout >= 2**63 / 10**9:
         raise OverflowError("timestamp too large to convert to C PyTime_t")
     return time.monotonic() + timeout
 
