@@ -37,11 +37,14 @@ def calls(folder: Path) -> int:
 @needs_compiler
 def test_the_load_is_compiled_once(tmp_path: Path) -> None:
     found = {"CC": compiler(tmp_path), "XDG_CACHE_HOME": f"{tmp_path}"}
+    called = []
     for _ in range(2):
         run = bench(*SHORT, "--only", "protocol, 1 KiB", "asyncio", env=found)
         assert run.status == 0, run.errors
         assert "\nLoad:     load.c" in run.out
-        assert calls(tmp_path) == 1
+        called.append(calls(tmp_path))
+    # Without the headers of OpenSSL there is a vain attempt each time.
+    assert called in ([1, 1], [2, 3])
     (program,) = (tmp_path / "aws-io-async").iterdir()
     assert program.stat().st_mode & 0o111
 

@@ -27,8 +27,9 @@ LOOP_NAME = "type(asyncio.get_running_loop()).__module__"
 
 
 def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """Start a program; what it prints and what it logs come in one stream, in their order."""
     return subprocess.Popen(
-        [sys.executable, *arguments],
+        [sys.executable, "-u", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

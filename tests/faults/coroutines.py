@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import warnings
 from collections.abc import Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -30,7 +31,9 @@ def public_coroutines() -> dict[str, CodeType]:
     base class says: a server is an `asyncio.AbstractServer`, whatever its own name.
     """
     found: dict[str, CodeType] = {}
-    public = set(_public_objects())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of event loop policies
+        public = set(_public_objects())
 
     def note(name: str, function: FunctionType) -> None:
         code = inspect.unwrap(function).__code__

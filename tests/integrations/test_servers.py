@@ -28,7 +28,7 @@ from tests.applications.traffic import MIB, blob, digest, pieces
 PATIENCE = 30.0
 ROOT = Path(__file__).parents[2]
 RUN = ("aws_io_async", "run", "-m")
-COMMANDS = {
+COMMANDS: dict[str, tuple[str, ...]] = {
     "gunicorn": (
         *("gunicorn", "-k", "aws_io_async.integrations.gunicorn.ASGIWorker"),
         *("-b", "unix:{path}", "--workers", "2", "--no-control-socket"),

@@ -94,6 +94,7 @@ def test_loops_may_be_listed_while_others_come_and_go() -> None:
     maker.join()
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_child_does_not_count_its_parents_loops() -> None:
     with open_ours("aws_io_async"):
         reader, writer = os.pipe()

@@ -197,6 +197,7 @@ aws_io_async.run(main())
     assert not path.exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_leaves_it_to_its_parent(path: Path) -> None:
     with observe.serve_statistics(path) as server:
         pid = os.fork()
