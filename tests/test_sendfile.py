@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
+from aws_io_async import EventLoop
 from tests.recorders import Recorder
 
 # uvloop has no sendfile.
@@ -95,7 +96,7 @@ async def test_the_right_part_is_sent_and_the_position_is_after_it(
         sending.add_done_callback(lambda _: transport.close())
         assert await read_to_end(far) == expected
         assert await sending == len(expected)
-        if expected:
+        if expected or isinstance(loop, EventLoop):  # asyncio from Python 3.14 on
             assert source.tell() == offset + len(expected)
     if not native:
         await loop.shutdown_default_executor()

@@ -150,6 +150,7 @@ async def _by_kernel(
     if not (size or count):
         return 0
     sent = 0
+    answered = False  # that nothing was sent also counts: the file was asked for at `offset`
     try:
         while True:
             want = SENDFILE_SIZE if count is None else min(count - sent, SENDFILE_SIZE)
@@ -163,12 +164,13 @@ async def _by_kernel(
                     raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from exc
                 raise
             else:
+                answered = True
                 sent += piece
                 if not piece or sent == count:  # not piece: the end of the file
                     return sent
             await wait_writable()  # which gives the others their turn, too
     finally:
-        if sent:
+        if answered:
             os.lseek(file_fd, offset + sent, os.SEEK_SET)
 
 
