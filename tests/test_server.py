@@ -249,6 +249,18 @@ async def test_serve_forever_until_cancelled() -> None:
         await server.serve_forever()
 
 
+@pytest.mark.loops("aws_io_async")  # asyncio from Python 3.14 on; before, it waits for clients
+async def test_a_client_that_stays_does_not_hold_up_a_server_that_is_cancelled() -> None:
+    server, sessions = await start(LOCAL, 0)
+    serving = asyncio.ensure_future(server.serve_forever())
+    with await greeted(address_of(server)) as client:
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(serving, 10)
+        assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
+    await sessions[0].lost
+
+
 @pytest.mark.loops("aws_io_async", "asyncio")  # uvloop goes on serving nothing
 async def test_close_ends_serve_forever() -> None:
     server, _ = await start(LOCAL, 0)

@@ -130,6 +130,7 @@ class Server(asyncio.AbstractServer):
             await self._serving_forever
         except asyncio.CancelledError:
             self.close()
+            self.close_clients()  # as asyncio from Python 3.14 on: idle ones would be waited for
             try:
                 await self.wait_closed()
             finally:
