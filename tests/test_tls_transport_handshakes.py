@@ -1,8 +1,10 @@
 """TLS on the loops: handshakes that fail."""
 
 import asyncio
+import gc
 import socket
 import ssl
+import weakref
 from typing import Any
 
 import pytest
@@ -42,6 +44,46 @@ async def test_a_certificate_that_is_refused(
         handshake.exception()
     assert protocol.events == []
     assert reported == []
+
+
+@pytest.mark.loops("aws_io_async")  # asyncio from Python 3.14 on
+@pytest.mark.parametrize("how", ["create_connection", "start_tls"])
+async def test_a_failed_handshake_is_freed_without_the_garbage_collector(
+    client_context: ssl.SSLContext, how: str
+) -> None:
+    other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert(HOST).configure_cert(other)
+    loop = asyncio.get_running_loop()
+    protocol = asyncio.Protocol()  # which keeps no error
+    near, far_sock = nonblocking_pair()
+
+    async def connect() -> None:
+        if how == "create_connection":
+            await connecting(protocol, near, client_context)
+            return
+        transport, _ = await loop.create_connection(lambda: protocol, sock=near)
+        await loop.start_tls(transport, protocol, client_context, server_hostname=HOST)
+
+    async def fail() -> "weakref.ref[ssl.SSLCertVerificationError]":
+        handshake = asyncio.ensure_future(Far(far_sock, other).handshake())
+        error = None
+        try:
+            await connect()
+        except ssl.SSLCertVerificationError as exc:
+            error = weakref.ref(exc)
+        await asyncio.wait([handshake])
+        handshake.exception()
+        assert error is not None
+        return error
+
+    gc.collect()
+    gc.disable()
+    try:
+        with far_sock:
+            error = await fail()
+        assert error() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.loops("aws_io_async")  # the others close without a word

@@ -234,6 +234,8 @@ async def open_transport(
     except BaseException:
         transport.close()
         raise
+    finally:
+        del waiter  # its exception has a traceback, which leads to this frame
     return transport, protocol
 
 

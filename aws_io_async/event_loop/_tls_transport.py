@@ -63,6 +63,8 @@ async def start_tls(
     except BaseException:
         app_transport.close()
         raise
+    finally:
+        del waiter  # its exception has a traceback, which leads to this frame
     return app_transport
 
 
