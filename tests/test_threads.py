@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,37 @@ class TestCallSoonThreadsafe:
         loop.call_soon_threadsafe(loop.stop)
         loop.run_forever()
         assert ran == [0, 2]
+
+    @pytest.mark.skipif(sys.version_info < (3, 14), reason="handles have locks since Python 3.14")
+    def test_to_cancel_what_is_running_waits_until_it_has_run(self, ours: EventLoop) -> None:
+        started, cancelled = threading.Event(), threading.Event()
+        ran_first: list[bool] = []
+
+        def run() -> None:
+            started.set()
+            ran_first.append(not cancelled.wait(0.1))
+
+        def cancel(_: int) -> None:
+            handle = ours.call_soon_threadsafe(run)
+            started.wait()
+            handle.cancel()
+            cancelled.set()
+            ours.call_soon_threadsafe(ours.stop)
+
+        threads = in_threads(1, cancel)
+        ours.run_forever()
+        join(threads)
+        assert ran_first == [True]
+
+    def test_what_raises_is_reported_with_its_handle(self, ours: EventLoop) -> None:
+        reported: list[dict[str, Any]] = []
+        ours.set_exception_handler(lambda _, context: reported.append(context))
+        handle = ours.call_soon_threadsafe(divmod, 1, 0)
+        ours.call_soon_threadsafe(ours.stop)
+        ours.run_forever()
+        (context,) = reported
+        assert context["handle"] is handle
+        assert isinstance(context["exception"], ZeroDivisionError)
 
     def test_on_a_closed_loop(self, loop: Loop) -> None:
         loop.close()

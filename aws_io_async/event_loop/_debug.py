@@ -28,6 +28,6 @@ def with_origin(handle: asyncio.Handle, file: str) -> Handle:
     """`handle`, remembering who scheduled it, and not how that came to pass in `file`."""
     made = cast(Handle, handle)
     trace: Any = made._source_traceback
-    while trace and trace[-1].filename == file:
+    while trace and trace[-1].filename in (file, asyncio.events.__file__):
         trace.pop()
     return made

@@ -4,6 +4,9 @@ These are asyncio's own handle classes with their constructors left out: the loo
 handle and stores its attributes, which costs half of what `Handle.__init__` does.
 A handle is cancelled when its callback is None, so that one load tells the loop all it needs.
 In debug mode the loop makes asyncio's own handles instead, which remember where they came from.
+
+From Python 3.14 on, another thread than the loop's may cancel what `call_soon_threadsafe` returns,
+and waits if the callback is running: such a handle has a lock, under which its own `_run` goes.
 """
 
 import asyncio
@@ -41,6 +44,34 @@ class Handle(asyncio.Handle):
     def cancel(self) -> None:
         self._callback = None
         self._args = None
+
+
+ThreadSafeHandle: type[asyncio.Handle] = getattr(
+    asyncio.events, "_ThreadSafeHandle", asyncio.Handle
+)
+"""What asyncio's own `call_soon_threadsafe` returns."""
+
+HANDLES_HAVE_LOCKS = ThreadSafeHandle is not asyncio.Handle
+
+
+class _AsItIs:
+    """In the place of a context, for what enters a context by itself."""
+
+    def run(self, callback: Callable[[], object]) -> object:
+        return callback()
+
+
+_AS_IT_IS: Any = _AsItIs()
+
+
+def run_of(locked: asyncio.Handle) -> Handle:
+    """What the ready queue holds for a handle with a lock, which it then runs under it."""
+    handle: Handle = Handle()
+    handle._callback = locked._run
+    handle._args = ()
+    handle._context = _AS_IT_IS
+    handle._loop = locked._loop  # type: ignore[attr-defined]  # not in typeshed
+    return handle
 
 
 class TimerHandle(asyncio.TimerHandle):

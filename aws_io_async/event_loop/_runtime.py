@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 import warnings
+from asyncio import futures, tasks
 from asyncio.base_events import _run_until_complete_cb  # type: ignore[attr-defined]  # see below
 from asyncio.log import logger
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -19,10 +20,6 @@ from ._debug import check_callback
 from ._executor import DefaultExecutor
 from ._scheduler import Scheduler
 from ._statistics import LoopStatistics
-
-# Looked up once: these two are made all the time.
-_Future = asyncio.Future
-_Task = asyncio.Task
 
 FACTORIES_TAKE_NAMES = sys.version_info >= (3, 13, 3)
 """Whether this Python's asyncio gives a task's name to its factory, or sets it afterwards."""
@@ -121,7 +118,7 @@ class Runtime(Scheduler):
     # Futures, tasks, executors, exceptions
 
     def create_future(self) -> "asyncio.Future[Any]":
-        return _Future(loop=self)
+        return futures.Future(loop=self)
 
     def create_task(
         self,
@@ -134,11 +131,11 @@ class Runtime(Scheduler):
         if self._guarded:
             self._check_closed()
         elif self._task_factory is None and not kwargs:  # a call with `**` would cost a dictionary
-            return _Task(coro, loop=self, name=name, context=context)
+            return tasks.Task(coro, loop=self, name=name, context=context)
         task: Any = None
         try:
             if self._task_factory is None:
-                task = _Task(coro, loop=self, name=name, context=context, **kwargs)
+                task = tasks.Task(coro, loop=self, name=name, context=context, **kwargs)
                 if getattr(task, "_source_traceback", None):
                     del task._source_traceback[-1]  # this frame
                 return task  # type: ignore[no-any-return]  # Any for its traceback

@@ -34,7 +34,7 @@ from typing import Any, TypeVarTuple, Unpack, cast
 from .._timer_queue import TimerQueue
 from . import _registry
 from ._debug import check_callback, debug_by_default, with_origin
-from ._handles import Handle, TimerHandle
+from ._handles import HANDLES_HAVE_LOCKS, Handle, ThreadSafeHandle, TimerHandle, run_of
 from ._poller import take_over
 from ._statistics import LoadMeter, LoopStatistics
 from ._watchers import Watcher, Watchers, fd_of
@@ -109,21 +109,25 @@ class Scheduler(asyncio.AbstractEventLoop):
         *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.Handle:
+        handle: asyncio.Handle
         if self._guarded:
-            handle = self._make_handle(callback, args, context, "call_soon_threadsafe")
+            handle = queued = self._make_handle(callback, args, context, "call_soon_threadsafe")
+        elif HANDLES_HAVE_LOCKS:
+            handle = ThreadSafeHandle(callback, args, self, context)
+            queued = run_of(handle)
         else:
-            handle = Handle()
-            handle._callback = callback
-            handle._args = args
-            handle._context = copy_context() if context is None else context
-            handle._loop = self
+            handle = queued = Handle()
+            queued._callback = callback
+            queued._args = args
+            queued._context = copy_context() if context is None else context
+            queued._loop = self
         thread_id = self._thread_id
         if thread_id is None:
-            self._queue_at_rest(handle)
+            self._queue_at_rest(queued)
         elif thread_id == threading.get_ident():
-            self._ready.append(handle)
+            self._ready.append(queued)
         else:
-            self._foreign.append(handle)
+            self._foreign.append(queued)
         if self._polling:
             self._wakeup.wake()
         return handle
@@ -194,7 +198,8 @@ class Scheduler(asyncio.AbstractEventLoop):
         """asyncio's own handle, which remembers its origin. RuntimeError on a dead loop."""
         self._check_closed()
         check_callback(callback, caller)
-        return with_origin(asyncio.Handle(callback, args, self, context), __file__)
+        kind = ThreadSafeHandle if caller == "call_soon_threadsafe" else asyncio.Handle
+        return with_origin(kind(callback, args, self, context), __file__)
 
     def _make_timer(
         self, when: float, callback: Callable[..., object], args: tuple[Any, ...], context: Any
