@@ -1,6 +1,6 @@
 """Which of CPython's own asyncio tests are run, and how another event loop gets under them.
 
-The tests are the package `test.test_asyncio` of the running Python, 3.11 to 3.13. The loop gets
+The tests are the package `test.test_asyncio` of the running Python, 3.11 to 3.15. The loop gets
 into them in two ways:
 
 - `install` makes the loop's factory the default event loop policy's, which covers `asyncio.run`,
@@ -42,12 +42,14 @@ MODULES = [
     "test_buffered_proto",
     "test_context",
     "test_eager_task_factory",
+    "test_free_threading",
     "test_futures2",
     "test_locks",
     "test_queues",
     "test_runners",
     "test_sendfile",
     "test_server",
+    "test_server_context",
     "test_sock_lowlevel",
     "test_staggered",
     "test_streams",
@@ -67,7 +69,17 @@ EDITS = {
         (r"transport\._sock\.family", "transport.get_extra_info('socket').family"),
     ],
     "test_events": [(r"self\.loop\._stop_serving\(r\)", "pass")],
+    "test_server_context": [
+        (
+            r"not self\.transport\.(?:_ssl_protocol\._app_reading_paused|_paused)",
+            "self.transport.is_reading()",
+        )
+    ],
     "test_server": [(r"self\.assertIsNone\(srv\._(?:sockets|waiters)\)", "pass")],
+    "test_taskgroups": [
+        (r"asyncio\.EventLoop\(\)", "asyncio.new_event_loop()"),
+        (r"= asyncio\.EventLoop$", "= staticmethod(asyncio.new_event_loop)"),
+    ],
     # An attribute that the mock loop of these tests has.
     "test_runners": [(r"self\.assertTrue\(policy\.loop\.shutdown_ag_run\)", "pass")],
 }
@@ -157,6 +169,7 @@ LEFT_OUT = {
     "test_events": "(Select|Proactor|Kqueue|EPoll|Poll)EventLoopTests",
     "test_sendfile": "(Select|Proactor|Kqueue|EPoll|Poll)EventLoopTests",
     "test_server": "(Selector|Proactor)StartServerTests",
+    "test_server_context": "(Selector|Proactor)",
     "test_sock_lowlevel": "(Select|Proactor|Kqueue|EPoll|Poll)EventLoopTests",
     "test_sslproto": "(Selector|Proactor)StartTLSTests|SslProtoHandshakeTests",
     "test_subprocess": ".*Watcher|SubprocessTransportTests",
@@ -182,14 +195,27 @@ class CountingFactory:
 def install(factory: LoopFactory) -> None:
     """Make `factory` the one of asyncio's default policy, and the test package ready for it."""
 
-    class Policy(asyncio.DefaultEventLoopPolicy):
+    # Policies are private from Python 3.14 on: asking for them in public is deprecated.
+    home, name = asyncio, "DefaultEventLoopPolicy"
+    if sys.version_info >= (3, 14):
+        home, name = importlib.import_module("asyncio.unix_events"), f"_{name}"
+    default: Any = getattr(home, name)
+
+    class Policy(default):  # type: ignore[misc]  # its base depends on the Python
         def new_event_loop(self) -> asyncio.AbstractEventLoop:
             return factory()
 
-    asyncio.DefaultEventLoopPolicy = Policy
-    asyncio.set_event_loop_policy(None)
+    setattr(home, name, Policy)
+    forget_policy()
     _follow_mocked_logger()
     _close_any_loop()
+
+
+def forget_policy() -> None:
+    """Whoever asks next for a policy gets a new one, which has no loop yet."""
+    events = importlib.import_module("asyncio.events")
+    private = getattr(events, "_set_event_loop_policy", None)  # from Python 3.14 on
+    (private or asyncio.set_event_loop_policy)(None)
 
 
 def _follow_mocked_logger() -> None:
@@ -235,7 +261,7 @@ class _EditingLoader(SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType:
         source = self.get_data(self.path).decode()
         for pattern, text in EDITS.get(fullname.rpartition(".")[2], ()):
-            source = re.sub(pattern, text, source)
+            source = re.sub(pattern, text, source, flags=re.MULTILINE)
         return compile(source, self.path, "exec", dont_inherit=True)
 
 

@@ -9,21 +9,24 @@ from tests.conformance.runner import Result, Results
 
 README = Path(__file__).with_name("README.md")
 _HEADER = re.compile(r"\|\s*Test\s*\|\s*Python\s*\|\s*Reason\s*\|")
-_ROW = re.compile(r"\|\s*`([\w.]+)`\s*\|\s*([\d., ]*?)\s*\|\s*(\S.*?)\s*\|")
+_ROW = re.compile(r"\|\s*`([\w.]+)`\s*\|\s*([\d.+, ]*?)\s*\|\s*(\S.*?)\s*\|")
 
 
-def read_exceptions(text: str, version: str) -> dict[str, str]:
+def read_exceptions(text: str, version: str) -> tuple[dict[str, str], dict[str, str]]:
     """The tests that are expected to fail on Python `version` ("3.12.1"), each with its reason.
 
+    Those of the second result need not be there: they came with a maintenance release.
+
     `text` holds the table | Test | Python | Reason |. The second column lists versions ("3.12" is
-    any 3.12.x), or is empty for all. Raises ValueError for a row that can't be read or is there
-    twice, and for a text without the table.
+    any 3.12.x), is empty for all, or says "3.12+" for what came with some 3.12.x. Raises ValueError
+    for a row that can't be read or is there twice, and for a text without the table.
     """
     lines = iter(text.splitlines())
     if not any(_HEADER.fullmatch(line) for line in lines):
         raise ValueError("no table with the columns Test, Python and Reason")
     next(lines)  # the rule under the header
-    exceptions: dict[str, str] = {}
+    certain: dict[str, str] = {}
+    possible: dict[str, str] = {}
     for line in lines:
         if not line.startswith("|"):
             break
@@ -32,12 +35,18 @@ def read_exceptions(text: str, version: str) -> dict[str, str]:
             raise ValueError(f"not a row of the table of exceptions: {line}")
         test, versions, reason = row.groups()
         wanted = [v.strip() for v in versions.split(",") if v.strip()]
-        if wanted and not any(f"{version}.".startswith(f"{v}.") for v in wanted):
-            continue
-        if test in exceptions:
+        if test in certain or test in possible:
             raise ValueError(f"{test} is in the table of exceptions twice")
-        exceptions[test] = reason
-    return exceptions
+        if versions.endswith("+"):
+            if _numbers(version) >= _numbers(versions[:-1]):
+                possible[test] = reason
+        elif not wanted or any(f"{version}.".startswith(f"{v}.") for v in wanted):
+            certain[test] = reason
+    return certain, possible
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
 
 
 @dataclass

@@ -97,7 +97,7 @@ class Recorder(unittest.TestResult):
         self.end(test, *(self._result or ("fail", "ended without an outcome")))
         # What a test leaves behind must not break those that follow.
         asyncio._set_running_loop(None)
-        asyncio.set_event_loop_policy(None)
+        suite.forget_policy()
         faulthandler.dump_traceback_later(self._timeout, exit=True)
 
     def end(self, test: unittest.TestCase, outcome: str, reason: str) -> None:
