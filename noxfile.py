@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nox
 
-PYTHONS = ["3.11", "3.12", "3.13"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
 
 nox.needs_version = ">=2024.3.2"
 nox.options.sessions = ["lint", "types", "tests"]
