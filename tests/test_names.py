@@ -183,6 +183,30 @@ async def test_one_thread_serves_lookups_that_follow_each_other(resolver: Resolv
 
 
 @ours
+async def test_threads_that_did_not_start_do_not_count(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more_threads(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    loop = asyncio.get_running_loop()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_more_threads)
+        for _ in range(MAX_THREADS):
+            with pytest.raises(RuntimeError, match="can't start"):
+                await loop.getaddrinfo("a.test", 80)
+    waiting = asyncio.ensure_future(loop.getaddrinfo("b.test", 80))
+    await resolver.busy(1)
+    monkeypatch.setattr(threading.Thread, "start", no_more_threads)
+    behind = asyncio.ensure_future(loop.getaddrinfo("c.test", 80))  # the one thread does it
+    await asyncio.sleep(0)
+    resolver.let_go.set()
+    assert await waiting
+    assert await behind
+    assert resolver.asked == ["b.test", "c.test"]
+
+
+@ours
 async def test_a_cancelled_lookup_does_not_disturb_the_next(resolver: Resolver) -> None:
     loop = asyncio.get_running_loop()
     lookup = asyncio.ensure_future(loop.getaddrinfo("slow.test", 80))

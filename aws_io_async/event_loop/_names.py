@@ -42,17 +42,27 @@ class NameThreads:
         self._under_way = 0
 
     async def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """`function(*args)` on a thread; a cancelled lookup goes on, and its result is dropped."""
+        """`function(*args)` on a thread; a cancelled lookup goes on, and its result is dropped.
+
+        Raises RuntimeError if there is no thread, and none can be started.
+        """
         future: asyncio.Future[Any] = self._loop.create_future()
+        if self._under_way >= self._threads and self._threads < MAX_THREADS:
+            self._start_thread()
         self._under_way += 1
-        if self._under_way > self._threads and self._threads < MAX_THREADS:
-            self._threads += 1
-            name = f"aws_io_async-names-{self._threads}"
-            threading.Thread(
-                target=Context().run, args=(self._work,), name=name, daemon=True
-            ).start()
         self._jobs.put((future, function, args))
         return await future
+
+    def _start_thread(self) -> None:
+        name = f"aws_io_async-names-{self._threads + 1}"
+        run = Context().run
+        try:
+            threading.Thread(target=run, args=(self._work,), name=name, daemon=True).start()
+        except RuntimeError:  # the system has no more: those that there are do it
+            if not self._threads:
+                raise
+        else:
+            self._threads += 1
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
