@@ -5,6 +5,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -60,6 +61,19 @@ async def test_a_channel_may_be_made_on_any_thread() -> None:
     )
     assert await set_up == threading.get_ident()
     await channel.aclose()
+
+
+@pytest.mark.parametrize("immediately", [False, True])
+async def test_a_channel_made_on_another_thread_can_be_shut_down_before_its_set_up(
+    immediately: bool,
+) -> None:
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor() as executor:
+        channel = executor.submit(Channel, loop).result()  # the loop has had no turn meanwhile
+    assert state(channel) is ChannelState.SETTING_UP
+    channel.shutdown(immediately=immediately)
+    await channel.wait_closed()
+    assert state(channel) is ChannelState.SHUT_DOWN
 
 
 async def test_a_channel_may_be_opened_on_another_loop() -> None:

@@ -398,7 +398,10 @@ class Channel:
                 self.loop.call_soon_threadsafe(self._begin_shutdown, immediately)
 
     def _begin_shutdown(self, immediately: bool) -> None:
-        if self._state is ChannelState.ACTIVE:
+        if self._state is ChannelState.SETTING_UP:
+            # Asked for on the loop's thread, this has overtaken what another thread has queued.
+            self.loop.call_soon(self._begin_shutdown, immediately)
+        elif self._state is ChannelState.ACTIVE:
             self._move_to(ChannelState.SHUTTING_DOWN)
             logger.debug("%r: shutdown begins: %r", self, self.error)
             self._shutdown = Shutdown(self, immediately)
