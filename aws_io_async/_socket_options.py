@@ -71,8 +71,10 @@ class SocketEndpoint:
     """One end of a connection.
 
     `address` is an IPv4 or IPv6 literal (names are for the resolver), the path of a LOCAL socket,
-    or the context id of a VSOCK one ("-1" for any). `port` is ignored for LOCAL. Whether it is
-    valid depends on the socket's domain, and is checked by `connect` and `bind`.
+    or the context id of a VSOCK one ("-1" for any). The zone of a link-local IPv6 address is the
+    name or the number of an interface: "fe80::1%eth0"; of addresses that sockets tell, the number.
+    `port` is ignored for LOCAL. Whether it is valid depends on the socket's domain, and is checked
+    by `connect` and `bind`.
     """
 
     address: str
@@ -276,8 +278,9 @@ def from_sockaddr(address: Any, domain: SocketDomain) -> SocketEndpoint | None:
     """What `getsockname`, `getpeername` or `accept` said; None for a LOCAL end without a path."""
     if domain is SocketDomain.LOCAL:
         return SocketEndpoint(os.fsdecode(address)) if address else None
-    host, port = address[:2]
-    return SocketEndpoint(str(host), port)
+    host, port, *flow_and_zone = address
+    zone = flow_and_zone[1] if flow_and_zone else 0
+    return SocketEndpoint(f"{host}%{zone}" if zone else str(host), port)
 
 
 def own_endpoint(sock: socket.socket, domain: SocketDomain) -> SocketEndpoint | None:

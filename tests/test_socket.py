@@ -8,6 +8,7 @@ import asyncio
 import socket as stdlib
 import sys
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,19 @@ def why_no_vsock() -> str | None:
     return None
 
 
+def link_local_address() -> str | None:
+    """An IPv6 address of this machine that only a zone makes unambiguous, with that."""
+    try:
+        lines = Path("/proc/net/if_inet6").read_text().splitlines()
+    except OSError:
+        return None
+    for packed, _, _, scope, _, interface in map(str.split, lines):
+        if scope == "20":
+            address = stdlib.inet_ntop(stdlib.AF_INET6, bytes.fromhex(packed))
+            return f"{address}%{interface}"
+    return None
+
+
 async def check_stream(options: SocketOptions, endpoint: SocketEndpoint | None = None) -> None:
     """What is written on one side is read on the other, in both directions."""
     async with connected(options, endpoint) as (client, server):
@@ -71,9 +85,11 @@ async def check_stream(options: SocketOptions, endpoint: SocketEndpoint | None =
     assert state(client) is state(server) is SocketState.CLOSED
 
 
-async def check_datagrams(options: SocketOptions, *, bound: bool = False) -> None:
+async def check_datagrams(
+    options: SocketOptions, endpoint: SocketEndpoint | None = None, *, bound: bool = False
+) -> None:
     """Datagrams arrive whole; a socket that is only bound cannot answer."""
-    here = SocketEndpoint(LOOPBACK[options.domain])
+    here = endpoint or SocketEndpoint(LOOPBACK[options.domain])
     async with Socket(options) as receiver, Socket(options) as sender:
         receiver.bind(here)
         assert state(receiver) is SocketState.RECEIVING
@@ -112,6 +128,17 @@ async def test_tcp_socket_communication() -> None:
 
 async def test_tcp_over_ipv6() -> None:
     await check_stream(SocketOptions(domain=IPV6))
+
+
+@pytest.mark.skipif(link_local_address() is None, reason="no link-local address here")
+async def test_link_local_ends_have_the_zone_that_is_needed_to_reach_them() -> None:
+    own = SocketEndpoint(link_local_address() or "")
+    await check_stream(SocketOptions(domain=IPV6), own)
+    await check_datagrams(SocketOptions(type=DGRAM, domain=IPV6), own, bound=True)
+    async with connected(SocketOptions(domain=IPV6), own) as (client, server):
+        assert server.remote_endpoint == client.get_bound_address()
+        async with Socket.from_socket(server.detach()) as same:
+            assert same.remote_endpoint == client.get_bound_address()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="abstract names are Linux's")

@@ -184,6 +184,24 @@ def test_endpoints_become_addresses(
 
 
 @pytest.mark.parametrize(
+    ("domain", "sockaddr", "endpoint"),
+    [
+        (IPV4, ("127.0.0.1", 80), SocketEndpoint("127.0.0.1", 80)),
+        (IPV6, ("::1", 80, 0, 0), SocketEndpoint("::1", 80)),
+        (IPV6, ("fe80::1", 80, 0, 7), SocketEndpoint("fe80::1%7", 80)),
+        (LOCAL, "/tmp/x.sock", SocketEndpoint("/tmp/x.sock")),
+        (LOCAL, b"\0abstract", SocketEndpoint("\0abstract")),
+        (LOCAL, "", None),
+        (VSOCK, (1, 8127), SocketEndpoint("1", 8127)),
+    ],
+)
+def test_addresses_become_endpoints(
+    domain: SocketDomain, sockaddr: Any, endpoint: SocketEndpoint | None
+) -> None:
+    assert _socket_options.from_sockaddr(sockaddr, domain) == endpoint
+
+
+@pytest.mark.parametrize(
     ("domain", "address"),
     [
         (IPV4, "localhost"),
