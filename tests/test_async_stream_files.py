@@ -312,6 +312,44 @@ async def test_what_is_written_after_a_cancelled_write_follows_it() -> None:
     await sink.aclose()
 
 
+async def behind_a_cancelled_write(file: Recorded) -> AsyncOutputStream:
+    """A sink of `file`: one cancelled write is in its thread, and another waits behind it."""
+    sink = AsyncOutputStream.from_open_file(file)
+    file.go_on.clear()
+    writing = asyncio.create_task(sink.write(b"first "))
+    await until_set(file.entered)
+    await cancel(writing)
+    waiting = asyncio.create_task(sink.write(b"never"))
+    await until_waiting()
+    await anyio.to_thread.run_sync(int)  # meanwhile its thread has begun to wait
+    await cancel(waiting)
+    return sink
+
+
+@pytest.mark.parametrize("times", range(5))  # whose turn it is, chance decides
+async def test_a_write_that_was_cancelled_before_it_began_is_not_made(times: int) -> None:
+    file = Recorded()
+    sink = await behind_a_cancelled_write(file)
+    again = asyncio.create_task(sink.write(b"second"))
+    await until_waiting()
+    file.go_on.set()
+    await again
+    await sink.aclose()
+    assert file.getvalue() == b"first second"
+
+
+@pytest.mark.parametrize("times", range(5))
+async def test_nothing_is_written_after_the_close(times: int) -> None:
+    file = Recorded()
+    sink = await behind_a_cancelled_write(file)
+    closing = asyncio.create_task(sink.aclose())
+    await until_waiting()
+    file.go_on.set()
+    await closing
+    assert file.getvalue() == b"first "
+    assert file.flushed
+
+
 needs_full_device = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="not on this system")
 
 

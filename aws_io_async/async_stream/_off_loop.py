@@ -1,15 +1,18 @@
 """Calls that block, made on worker threads so that the event loop goes on.
 
 A thread cannot be interrupted. A task that is cancelled while it waits for one leaves it behind,
-holding the lock: the next call waits for it there, in a thread of its own. Closing therefore has
-two steps. `_closing` is set first. Then whoever gets the lock releases the resource: the closer, or
-else the thread that has it, which looks at `_closing` after it gave the lock back.
+holding the lock: the next call waits for it there, in a thread of its own. If that one is cancelled
+too, its call is not made: it might come after those that follow it, as the lock knows no order.
+
+Closing has two steps. `_closing` is set first. Then whoever gets the lock releases the resource:
+the closer, or else the thread that has it, which looks at `_closing` after it gave the lock back.
 """
 
 import threading
 from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
 
+import anyio
 import anyio.to_thread
 
 T = TypeVar("T")
@@ -29,18 +32,26 @@ class OffLoop:
     async def run(self, function: Callable[[*Args], T], *args: *Args) -> T:
         """Call `function(*args)` on a worker thread, after the calls before it.
 
-        A cancelled call may still happen; it does not once the resource is released.
+        A call that is cancelled before it has begun is not made. Raises anyio.ClosedResourceError
+        once the resource is released.
         """
+        abandoned = False
 
         def work() -> T:
             try:
                 with self._lock:
+                    if abandoned or self._released:
+                        raise anyio.ClosedResourceError
                     return function(*args)
             finally:
                 if self._closing:
                     self._release_once()
 
-        return await anyio.to_thread.run_sync(work)
+        try:
+            return await anyio.to_thread.run_sync(work)
+        except BaseException:
+            abandoned = True
+            raise
 
     async def acquire(self, function: Callable[[], object]) -> None:
         """Call `function` on a worker thread to get hold of the resource.
