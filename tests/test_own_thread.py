@@ -183,6 +183,16 @@ def test_what_ended_the_loop_is_raised_to_who_waits(loop: EventLoop) -> None:
     assert run_on(loop, lambda: "works") == "works"
 
 
+def test_what_ended_a_run_is_not_raised_to_who_waits_for_the_next(loop: EventLoop) -> None:
+    loop.run()
+    thread = run_on(loop, threading.current_thread)
+    loop.schedule_task_now(Task(lambda *_: sys.exit(3)))
+    thread.join()
+    loop.run()
+    loop.stop()
+    loop.wait_for_stop_completion()
+
+
 def test_closed_without_waiting(loop: EventLoop) -> None:
     """`close()` waits for the thread, if the loop has been seen to stop."""
     ended = threading.Event()

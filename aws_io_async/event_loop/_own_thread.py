@@ -20,7 +20,9 @@ class OwnThread:
     def start(self, name: str) -> None:
         """Return once the loop runs. Not from two threads at once."""
         self.join()
-        self._loop._stopping = False  # a stop() too many was about the run before
+        # A stop() too many was about the run before, and what ended that is no news of this one.
+        self._loop._stopping = False
+        self._error = None
         self._started.clear()
         # A daemon, so that a program that forgets its loop can end.
         thread = threading.Thread(target=Context().run, args=(self._main,), name=name, daemon=True)
