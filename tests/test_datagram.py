@@ -2,10 +2,12 @@
 
 import asyncio
 import errno
+import gc
 import socket
 import sys
+import weakref
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +285,37 @@ async def test_both_addresses() -> None:
         client.transport.sendto(b"hello")
         await server.has("datagram")
         assert server.datagrams[0][1][0] == "127.0.0.2"
+
+
+@pytest.mark.loops("aws_io_async", "asyncio")  # uvloop keeps them for a while
+async def test_a_closed_endpoint_is_gone_without_the_garbage_collector() -> None:
+    gc.disable()
+    try:
+        async with endpoint((LOCAL, 0)) as protocol:
+            left = weakref.ref(protocol), weakref.ref(protocol.transport)
+        del protocol
+        await asyncio.sleep(0)
+        assert [ref() for ref in left] == [None, None]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.loops("aws_io_async")  # asyncio has a cycle here
+async def test_an_error_is_gone_without_the_garbage_collector() -> None:
+    class Word(str):
+        """Unlike an OSError, it can be watched."""
+
+    loop = asyncio.get_running_loop()
+    address = Word("192.0.2.1")  # nobody's: the frames of a traceback have it
+    left = weakref.ref(address)
+    gc.disable()
+    try:
+        with suppress(OSError):
+            await loop.create_datagram_endpoint(DatagramRecorder, (address, 0))
+        del address
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.loops("aws_io_async", "asyncio")  # uvloop does not keep the errno

@@ -1,8 +1,10 @@
 """Reading from pipes and writing to them."""
 
 import asyncio
+import gc
 import logging
 import socket
+import weakref
 from typing import Any
 
 import pytest
@@ -382,3 +384,25 @@ async def test_streams_over_pipes() -> None:
     assert lines == [b"line %d\n" % number for number in range(20_000)]
     reader_transport.close()
     await asyncio.sleep(0)
+
+
+@pytest.mark.loops("aws_io_async", "asyncio")
+@pytest.mark.parametrize("which", ["read", "write"])
+async def test_a_closed_transport_is_gone_without_the_garbage_collector(which: str) -> None:
+    ends = open_pipe()
+    connect, end = (read_from, ends[0]) if which == "read" else (write_to, ends[1])
+    transport, protocol = await connect(end)
+    if which == "write":
+        transport.set_write_buffer_limits(high=10)
+    left = weakref.ref(transport), weakref.ref(protocol)
+    gc.disable()
+    try:
+        transport.close()
+        await protocol.closed
+        del transport, protocol
+        await asyncio.sleep(0)
+        assert [ref() for ref in left] == [None, None]
+    finally:
+        gc.enable()
+        for each in ends:
+            each.close()

@@ -66,7 +66,7 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
         self._sock: socket.socket | None = sock
         self._fd = sock.fileno()
         self._max_size = MAX_UNIX_DATAGRAM if sock.family == socket.AF_UNIX else MAX_UDP_DATAGRAM
-        self._protocol: Any = protocol
+        self._protocol: Any = protocol  # Any for its optional methods; None once closed
         self._address = address
         self._connected = peername is not None
         self._context = copy_context()
@@ -99,7 +99,7 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
             self._release()
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        return self._protocol  # type: ignore[no-any-return]  # Any for its optional methods
+        return self._protocol  # type: ignore[no-any-return]  # see the constructor
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
@@ -238,9 +238,13 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
             self._release()
 
     def _release(self) -> None:
+        """Close the socket and let go of what may refer back to this transport."""
         sock, self._sock = self._sock, None
         if sock is not None:
             sock.close()
+        # What is left is garbage without a cycle: it goes now, and not at the next collection.
+        self._flow.release()
+        self._protocol = None
 
 
 async def create_datagram_endpoint(
@@ -339,7 +343,10 @@ async def _open(
             raise
         else:
             return sock, remote if remote_addr else None
-    raise errors[0]
+    try:
+        raise errors[0]
+    finally:
+        errors.clear()  # an exception and its traceback would keep one another alive
 
 
 async def _candidates(

@@ -23,13 +23,10 @@ from typing import Any, Protocol, TypeVar
 from ._connection_state import ConnectionState
 from ._flow_control import WriteFlowControl
 from ._scheduler import Scheduler
-from ._socket_tools import Buffer, checked
+from ._socket_tools import LOST_WRITES_BEFORE_WARNING, Buffer, checked
 
 READ_SIZE = 64 * 1024
 """Bytes asked of one `read`: what a pipe holds."""
-
-LOST_WRITES_BEFORE_WARNING = 5
-"""As in asyncio: writes to a closed pipe that are dropped without a word."""
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -66,7 +63,7 @@ class _PipeTransport(asyncio.BaseTransport):
         self._context = copy_context()
         self._state = ConnectionState.OPEN
         self._started = False
-        self._protocol = protocol
+        self._protocol: Any = protocol  # Any for its optional methods; None once closed
         loop.call_soon(self._start, waiter, context=self._context)
         self._pipe = pipe
 
@@ -103,7 +100,7 @@ class _PipeTransport(asyncio.BaseTransport):
             self._release()
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        return self._protocol
+        return self._protocol  # type: ignore[no-any-return]  # see the constructor
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
@@ -144,14 +141,17 @@ class _PipeTransport(asyncio.BaseTransport):
 
     def _connection_lost(self, exc: BaseException | None) -> None:
         try:
-            self._protocol.connection_lost(exc)  # type: ignore[arg-type]  # as asyncio passes it
+            self._protocol.connection_lost(exc)
         finally:
             self._release()
 
     def _release(self) -> None:
+        """Close the pipe and let go of what may refer back to this transport."""
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             pipe.close()
+        # What is left is garbage without a cycle: it goes now, and not at the next collection.
+        self._protocol = None
 
 
 class ReadPipeTransport(_PipeTransport, asyncio.ReadTransport):
@@ -207,12 +207,12 @@ class ReadPipeTransport(_PipeTransport, asyncio.ReadTransport):
             self._read_failed(exc)
             return
         if data:
-            self._protocol.data_received(data)  # type: ignore[attr-defined]  # see _watch
+            self._protocol.data_received(data)
         else:
             self._read_eof()
 
     def _read_into_buffer(self) -> None:
-        protocol: Any = self._protocol
+        protocol = self._protocol
         try:
             buffer = protocol.get_buffer(-1)
             if not len(buffer):
@@ -243,8 +243,7 @@ class ReadPipeTransport(_PipeTransport, asyncio.ReadTransport):
     def _read_eof(self) -> None:
         if self._loop.get_debug():
             logger.info("%r was closed by peer", self)
-        protocol: Any = self._protocol
-        self._loop.call_soon(protocol.eof_received, context=self._context)
+        self._loop.call_soon(self._protocol.eof_received, context=self._context)
         self._finish(None)
 
     def close(self) -> None:
@@ -347,6 +346,10 @@ class WritePipeTransport(_PipeTransport, asyncio.WriteTransport):
     def _finish(self, exc: BaseException | None) -> None:
         self._backlog.clear()
         super()._finish(exc)
+
+    def _release(self) -> None:
+        super()._release()
+        self._flow.release()
 
     def get_write_buffer_size(self) -> int:
         return len(self._backlog)
