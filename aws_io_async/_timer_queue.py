@@ -66,8 +66,8 @@ class TimerQueue(Generic[T]):
 
     def settle(self) -> None:
         """Put into the heap what is in the inbox."""
-        heap, pushed = self.heap, self.inbox.copy()
-        self.inbox.clear()
+        heap, pushed = self.heap, self.inbox[:]
+        del self.inbox[: len(pushed)]  # no more: a finalizer may have pushed another in between
         if len(pushed) > len(heap):
             heap += pushed
             heap.sort()
@@ -86,9 +86,10 @@ class TimerQueue(Generic[T]):
     def _sweep(self) -> None:
         # `cancelled()` and what goes with a dropped timer may run code that pushes and cancels:
         # the heap is in order whenever that can happen.
-        entries = self.heap + self.inbox
+        pushed = self.inbox[:]
+        del self.inbox[: len(pushed)]  # as in `settle`
+        entries = self.heap + pushed
         self.heap.clear()
-        self.inbox.clear()
         self._cancelled = 0
         live = [entry for entry in entries if not entry[2].cancelled()]
         self.heap += live

@@ -1,6 +1,8 @@
 """The queue of timers by itself: the times are plain numbers, no clock is involved."""
 
 import random
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -155,6 +157,35 @@ def test_a_timer_whose_finalizer_cancels_others(queue: TimerQueue[Timer]) -> Non
     assert pop_live(queue, 200.0) == live
     expected = set(added)
     assert set(pop_live(queue, 1000.0)) >= expected
+
+
+@pytest.mark.parametrize("timers", [1, 3 * SWEEP_MINIMUM])
+def test_a_timer_made_by_a_finalizer_at_any_moment_is_not_lost(
+    queue: TimerQueue[Timer], timers: int
+) -> None:
+    """The collector, and so a finalizer, may run between any two bytecodes; here it does."""
+    made = []
+
+    def finalize(frame: FrameType, event: str, _: object) -> Any:
+        frame.f_trace_opcodes = True
+        if event == "opcode" and frame.f_code in codes:
+            made.append(Timer(queue, 1.0))
+        return finalize
+
+    codes = {TimerQueue.settle.__code__, TimerQueue._sweep.__code__}
+    made += [Timer(queue, 1.0) for _ in range(timers)]
+    before, tracing = len(made), sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # or Python 3.12 has no such events yet
+    sys.settrace(finalize)
+    try:
+        for timer in made[:-1]:
+            timer.cancel()
+        queue.settle()
+    finally:
+        sys.settrace(tracing)
+    assert len(made) > before
+    found = pop_live(queue, 2.0)
+    assert found == [timer for timer in made if not timer.cancelled()]
 
 
 @pytest.mark.parametrize("burst", [1, 5, 100])
