@@ -39,7 +39,7 @@ SWEEP_MINIMUM = 64
 class TimerQueue(Generic[T]):
     """Timers ordered by due time, ties by order of arrival. Not thread-safe."""
 
-    __slots__ = ("_cancelled", "_is_sorted", "_sequence", "heap", "inbox")
+    __slots__ = ("_cancelled", "_is_sorted", "_sequence", "_taking", "heap", "inbox")
 
     def __init__(self) -> None:
         self.heap: list[tuple[float, int, T]] = []
@@ -49,6 +49,7 @@ class TimerQueue(Generic[T]):
         self._is_sorted = True  # the heap
         self._sequence = 0
         self._cancelled = 0
+        self._taking = False  # while pop_due() is under way: nothing is swept then
 
     def push(self, when: float, timer: T) -> None:
         """Add `timer`, due at `when` on the owner's clock.
@@ -70,8 +71,8 @@ class TimerQueue(Generic[T]):
         del self.inbox[: len(pushed)]  # no more: a finalizer may have pushed another in between
         if len(pushed) > len(heap):
             heap += pushed
+            self._is_sorted = True  # first: a sweep by a finalizer may have the last word
             heap.sort()
-            self._is_sorted = True
         else:
             self._is_sorted = False
             for entry in pushed:
@@ -80,17 +81,17 @@ class TimerQueue(Generic[T]):
     def note_cancelled(self) -> None:
         """Tell the queue that a timer that was pushed has been cancelled, or is just being."""
         self._cancelled += 1
-        if self._cancelled > SWEEP_MINIMUM and self._cancelled * 2 > len(self):
+        if self._cancelled > SWEEP_MINIMUM and self._cancelled * 2 > len(self) and not self._taking:
             self._sweep()
 
     def _sweep(self) -> None:
         # `cancelled()` and what goes with a dropped timer may run code that pushes and cancels:
         # the heap is in order whenever that can happen.
+        self._cancelled = 0
         pushed = self.inbox[:]
         del self.inbox[: len(pushed)]  # as in `settle`
         entries = self.heap + pushed
         self.heap.clear()
-        self._cancelled = 0
         live = [entry for entry in entries if not entry[2].cancelled()]
         self.heap += live
         heapify(self.heap)
@@ -115,21 +116,25 @@ class TimerQueue(Generic[T]):
 
         Those that were cancelled are among them, as they may still be until each gets its turn.
         """
-        heap = self.heap
-        if self.inbox:
-            self.settle()
-        due: list[T] = []
-        some = len(heap) // 16
-        if self._is_sorted and heap and heap[some][0] < now:
-            return self._cut(now)
-        while heap and heap[0][0] < now:
-            self._is_sorted = False
-            if len(due) == some + 8:
-                heap.sort()
-                self._is_sorted = True
-                return due + self._cut(now)
-            due.append(heappop(heap)[2])
-        return due
+        self._taking = True  # a finalizer that cancels is not to move what is looked at
+        try:
+            heap = self.heap
+            if self.inbox:
+                self.settle()
+            due: list[T] = []
+            some = len(heap) // 16
+            if self._is_sorted and heap and heap[some][0] < now:
+                return self._cut(now)
+            while heap and heap[0][0] < now:
+                self._is_sorted = False
+                if len(due) == some + 8:
+                    heap.sort()
+                    self._is_sorted = True
+                    return due + self._cut(now)
+                due.append(heappop(heap)[2])
+            return due
+        finally:
+            self._taking = False
 
     def _cut(self, now: float) -> list[T]:
         """Take those due before `now` off a heap that is sorted."""

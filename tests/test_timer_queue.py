@@ -2,6 +2,9 @@
 
 import random
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from types import FrameType
 from typing import Any
 
@@ -159,33 +162,62 @@ def test_a_timer_whose_finalizer_cancels_others(queue: TimerQueue[Timer]) -> Non
     assert set(pop_live(queue, 1000.0)) >= expected
 
 
-@pytest.mark.parametrize("timers", [1, 3 * SWEEP_MINIMUM])
-def test_a_timer_made_by_a_finalizer_at_any_moment_is_not_lost(
-    queue: TimerQueue[Timer], timers: int
-) -> None:
+@contextmanager
+def finalizers(*functions: Any, finalize: Callable[[], object]) -> Iterator[None]:
     """The collector, and so a finalizer, may run between any two bytecodes; here it does."""
-    made = []
+    codes = [function.__code__ for function in functions]
 
-    def finalize(frame: FrameType, event: str, _: object) -> Any:
+    def trace(frame: FrameType, event: str, _: object) -> Any:
         frame.f_trace_opcodes = True
         if event == "opcode" and frame.f_code in codes:
-            made.append(Timer(queue, 1.0))
-        return finalize
+            finalize()
+        return trace
 
-    codes = {TimerQueue.settle.__code__, TimerQueue._sweep.__code__}
-    made += [Timer(queue, 1.0) for _ in range(timers)]
-    before, tracing = len(made), sys.gettrace()
+    tracing = sys.gettrace()
     sys._getframe().f_trace_opcodes = True  # or Python 3.12 has no such events yet
-    sys.settrace(finalize)
+    sys.settrace(trace)
     try:
+        yield
+    finally:
+        sys.settrace(tracing)
+
+
+@pytest.mark.parametrize("timers", [1, 3 * SWEEP_MINIMUM])
+def test_a_timer_made_by_a_finalizer_is_not_lost(queue: TimerQueue[Timer], timers: int) -> None:
+    made = [Timer(queue, 1.0) for _ in range(timers)]
+
+    def make_one() -> None:
+        made.append(Timer(queue, 1.0))
+
+    with finalizers(TimerQueue.settle, TimerQueue._sweep, finalize=make_one):
         for timer in made[:-1]:
             timer.cancel()
         queue.settle()
-    finally:
-        sys.settrace(tracing)
-    assert len(made) > before
+    assert len(made) > timers
     found = pop_live(queue, 2.0)
     assert found == [timer for timer in made if not timer.cancelled()]
+
+
+def test_finalizers_may_cancel_while_timers_are_taken(queue: TimerQueue[Timer]) -> None:
+    for moment in count(1):
+        due = [Timer(queue, 1.0) for _ in range(20)]
+        dead = [Timer(queue, 1.0) for _ in range(2 * SWEEP_MINIMUM)]
+        later = [Timer(queue, 3.0) for _ in range(20)]
+        moments = count(1)
+
+        def cancel_at_the_moment(
+            moment: int = moment, moments: Iterator[int] = moments, dead: list[Timer] = dead
+        ) -> None:
+            if next(moments) == moment:
+                for timer in dead:
+                    timer.cancel()
+
+        with finalizers(TimerQueue.pop_due, TimerQueue._cut, finalize=cancel_at_the_moment):
+            taken = queue.pop_due(2.0)
+        assert [timer for timer in taken if timer not in dead] == due
+        assert pop_live(queue, 4.0) == later
+        if not any(timer.cancelled() for timer in dead):
+            break  # there are not so many moments
 
 
 @pytest.mark.parametrize("burst", [1, 5, 100])
