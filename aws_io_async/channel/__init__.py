@@ -7,8 +7,8 @@
           <-  write direction
 
 Source: aws-c-io's `channel.h`. How it works is told at the heads of the modules: `_channel` has
-the life of a channel, `_slot` the passing of messages and the read windows, `_lane` handlers that
-are coroutines, `_tasks` the tasks.
+the life of a channel, `_shutdown` how it ends, `_slot` the passing of messages, `_windows` when
+the read windows are topped up, `_lane` handlers that are coroutines, `_tasks` the tasks.
 """
 
 from ._channel import Channel, ChannelState

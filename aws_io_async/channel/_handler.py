@@ -94,8 +94,5 @@ class ChannelHandler:
     def trigger_read(self, slot: "ChannelSlot") -> None:
         """Read now if there is anything to read; asked of the leftmost handler."""
 
-    def trigger_write(self, slot: "ChannelSlot") -> None:
-        """Write now if there is anything to write; asked of the leftmost handler."""
-
     def close(self) -> None:
         """The channel has ended, or the slot was removed. Nothing is called after this."""
