@@ -32,8 +32,6 @@ from ..tls_context import TlsConnectionOptions
 from ._certificates import Certificate, chain_of
 from ._exit import ExitCode
 
-DOMAINS = {AddressRecordType.A: SocketDomain.IPV4, AddressRecordType.AAAA: SocketDomain.IPV6}
-
 MakeTls = Callable[[bool], TlsConnectionOptions]
 """Makes the options for TLS that verifies the peer's certificate, or that does not."""
 
