@@ -207,6 +207,8 @@ class TlsEngine:
         size = len(chunk)
         self._plaintext += size
         if self._incoming.pending or self._outgoing.pending or not 0 < size < limit:
+            if not limit:
+                return None  # nothing has come: that is not the peer's end
             self.settled = False
             self._note_answers(0)
             self._note_read(size, limit)

@@ -101,6 +101,15 @@ async def test_what_is_larger_than_a_record_arrives_in_order(
         assert max(map(len, it.app.reads)) <= 16 * 1024
 
 
+async def test_an_empty_message_is_not_the_end(pair: tuple[TlsContext, ssl.SSLContext]) -> None:
+    async with negotiated(*pair, App(), back_pressure=False) as it:
+        for number in range(3):
+            await it.wire.feed(it.peer.write(b"data"))
+            it.wire.feed_now(b"")
+            assert it.app.data == b"data" * (number + 1)
+        assert not it.channel.is_closing()
+
+
 @pytest.mark.parametrize(
     "split", [single_bytes, randomly(1), randomly(2)], ids=["single bytes", "random 1", "random 2"]
 )

@@ -123,6 +123,14 @@ def test_receiving_and_reading_a_message_at_a_time_settles_the_engine(wire: Wire
     assert not wire.engine.settled
 
 
+def test_receiving_and_reading_nothing_is_not_the_end(wire: Wire) -> None:
+    for _ in range(3):
+        assert wire.engine.receive_and_read(b"") is None
+        assert wire.engine.receive_and_read(wire.peer.write(b"x")) == b"x"
+    assert wire.engine.state is TlsState.OPEN
+    assert wire.engine.settled
+
+
 def test_receiving_and_reading_what_is_damaged_fails_like_a_read(wire: Wire) -> None:
     for times in range(3):
         damaged = bytearray(wire.peer.write(b"x" * 100))
