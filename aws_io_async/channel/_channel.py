@@ -442,7 +442,7 @@ class Channel:
 
         Does not begin the shutdown. May be cancelled at no cost. Raises RuntimeError in a handler
         of the channel, which would wait for itself, and IO_EVENT_LOOP_SHUTDOWN if the channel's
-        loop was closed before the channel had ended.
+        loop has been closed before the channel had ended; one that is closed later ends no wait.
         """
         if not self._waiters.released:
             if self.loop.is_closed():
