@@ -255,6 +255,20 @@ async def test_cancelled_the_connection_stays_usable(file: Any) -> None:
         assert await read_to_end(far) == CONTENT[:sent] + b"the end"
 
 
+@pytest.mark.loops("aws_io_async")  # asyncio forgets about write_eof
+async def test_cancelled_before_its_turn_it_cuts_nothing_off(file: Any) -> None:
+    loop = asyncio.get_running_loop()
+    async with connection() as (transport, protocol, far):
+        transport.write(CONTENT)
+        sending = await begun(loop.sendfile(transport, file))
+        transport.write_eof()
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        assert await read_to_end(far) == CONTENT
+        assert "lost" not in protocol.events
+
+
 async def test_the_fallback_keeps_the_protocols_accounts() -> None:
     loop = asyncio.get_running_loop()
     async with connection() as (transport, protocol, far):

@@ -429,7 +429,7 @@ class SocketTransport(asyncio.Transport):
 
     def _release_writes(self) -> None:
         self._flushed = None
-        if self._write_ended and not self.is_closing():
+        if self._write_ended and not self._backlog and not self.is_closing():
             self._shut_down_writing()
         self._update_direct()
 
