@@ -169,6 +169,20 @@ async def test_a_socket_of_the_callers() -> None:
     assert sock.fileno() == -1
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "::ffff:0.0.0.0", LOCAL, f"::ffff:{LOCAL}"])
+async def test_connections_know_their_own_address(host: str) -> None:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    if ":" in host:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    sock.bind((host, 0))
+    server, sessions = await start(sock=sock)
+    (await greeted((LOCAL, sock.getsockname()[1]))).close()
+    address = LOCAL if sock.family == socket.AF_INET else f"::ffff:{LOCAL}"
+    assert sessions[0].transport.get_extra_info("sockname")[0] == address
+    await sessions[0].lost
+    await end(server)
+
+
 @pytest.mark.parametrize("backlog", [0, 1])
 @pytest.mark.loops("aws_io_async", "uvloop")  # asyncio accepts nothing with a backlog of 0
 async def test_small_backlogs(backlog: int) -> None:

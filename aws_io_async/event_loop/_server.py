@@ -57,9 +57,15 @@ class _Listener:
 def _address_of_connections(sock: socket.socket) -> Any:
     """That of the listener, if it is bound to one address and not to all."""
     address = sock.getsockname()
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+    if sock.family == socket.AF_UNIX:
         return address
-    return None if address[0] in ("0.0.0.0", "::") else address
+    if sock.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in _WILDCARDS:
+        return address
+    return None
+
+
+_WILDCARDS = "0.0.0.0", "::", "::ffff:0.0.0.0"
+"""What a listener that is bound to every address of its families has as its own."""
 
 
 class Server(asyncio.AbstractServer):
