@@ -110,13 +110,13 @@ def use_key(context: ssl.SSLContext, chain_path: str, handler: CustomKeyOpHandle
         openssl.RSA_free(key)
         detail = "RSA keys that OpenSSL does not have sign up to TLS 1.2: use an EC key"
         raise errors.make(ErrorCode.IO_TLS_VERSION_UNSUPPORTED, detail)
-    _handlers[key] = handler
-    weakref.finalize(context, _handlers.pop, key, None)  # before the SSL_CTX is gone, and its key
     private = openssl.EVP_PKEY_new()
     try:
         set_key = openssl.EVP_PKEY_set1_RSA if is_rsa else openssl.EVP_PKEY_set1_EC_KEY
         if set_key(private, key) != 1 or openssl.SSL_CTX_use_PrivateKey(address, private) != 1:
             raise _refused(f"key of the certificate: {openssl.reason()}")
+        _handlers[key] = handler
+        weakref.finalize(context, _handlers.pop, key, None)  # before the SSL_CTX and its key go
     finally:
         openssl.EVP_PKEY_free(private)
         (openssl.RSA_free if is_rsa else openssl.EC_KEY_free)(key)  # the context has it, too

@@ -114,9 +114,11 @@ def accept(listener: socket.socket) -> tuple[socket.socket, Any]:
 _LOST_BEFORE_ACCEPTED = {
     errno.ECONNABORTED,
     errno.EPROTO,
+    errno.ENOPROTOOPT,
     errno.ENETDOWN,
     errno.ENETUNREACH,
     errno.EHOSTDOWN,
     errno.EHOSTUNREACH,
+    getattr(errno, "ENONET", errno.EHOSTUNREACH),  # Linux has it
 }
 """What `accept(2)` reports of a connection, not of the listener: the next one may be well."""

@@ -282,7 +282,7 @@ class Socket:
         try:
             self._sock.connect(address)
             return
-        except BlockingIOError as exc:
+        except (BlockingIOError, InterruptedError) as exc:  # it goes on
             if exc.errno == errno.EAGAIN:  # the backlog of a LOCAL listener is full: that is all
                 raise errors.translate(exc, what) from exc
         except OSError as exc:
