@@ -10,6 +10,8 @@ import pytest
 import trustme
 
 from aws_io_async._tls_window import HANDSHAKE_WINDOW, RECORD_OVERHEAD, RECORD_WINDOW
+from aws_io_async.channel import ChannelSlot
+from aws_io_async.message_pool import IoMessage
 from aws_io_async.tls_context import TlsConnectionOptions, TlsContext
 from tests import tls_channels
 from tests.socket_tools import turns
@@ -204,3 +206,33 @@ async def test_without_back_pressure_nothing_waits(
     async with negotiated(*pair, App(0), back_pressure=False) as it:
         it.wire.feed_now(it.peer.write(bytes(500_000)))
         assert it.app.size == 500_000
+
+
+async def test_a_suspended_application_holds_up_the_sender_at_the_other_end(
+    ca: trustme.CA,
+) -> None:
+    """Without windows, what waits for a coroutine stops the reading: TLS passes that on."""
+    data = random.Random(7).randbytes(24 << 20)  # more than sockets hold
+
+    class Slow(App):
+        gate = asyncio.Event()
+
+        async def process_read_message(self, slot: ChannelSlot, message: IoMessage) -> None:  # type: ignore[override] # plain in App
+            await self.gate.wait()
+            super().process_read_message(slot, message)
+
+    slow, source = Slow(), App()
+    async with (
+        listening(server_of(ca), lambda: [source]) as listener,
+        connecting(listener, client_of(ca), lambda: [slow]) as channel,
+    ):
+        await listener.accepted()
+        sending = asyncio.ensure_future(source.write(data))
+        while not channel.is_clogged:
+            await turns(1)
+        await turns(50)  # what is on its way may still come
+        assert slow.size == 0
+        assert not sending.done()
+        slow.gate.set()
+        await sending
+        assert await slow.received(len(data)) == data
