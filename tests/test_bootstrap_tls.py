@@ -109,6 +109,26 @@ async def test_on_loops_of_groups(kind: str, ca: trustme.CA) -> None:
         assert not await tasks_of(group)
 
 
+async def test_ssl_contexts_as_they_are(ca: trustme.CA) -> None:
+    """What `connect` and `serve` take, bootstraps take."""
+    server, client = server_of(ca, LOOPBACK).ssl_context, client_of(ca).ssl_context
+    sink = Sink()
+    async with await ServerBootstrap().new_socket_listener(
+        LOOPBACK, tls=server, handlers=lambda: [Echo()]
+    ) as listener:
+        async with await ClientBootstrap().new_socket_channel(
+            LOOPBACK, listener.endpoint.port, tls=client, handlers=lambda: [sink]
+        ) as channel:
+            assert [type(slot.handler) for slot in channel.slots()][1] is TlsChannelHandler
+            await write(channel, b"hello")
+            assert await sink.got(5) == b"hello"
+        error = await error_of(
+            ClientBootstrap().new_socket_channel(LOOPBACK, listener.endpoint.port, tls=True)
+        )
+        assert isinstance(error, TlsError)
+        assert error.code is ErrorCode.IO_TLS_UNKNOWN_ROOT_CERTIFICATE
+
+
 async def test_local_sockets(ca: trustme.CA) -> None:
     app = App()
     with local_endpoint() as endpoint:

@@ -1,6 +1,7 @@
 """A client's channel by a bootstrap: what is called when and where, and what it is made of."""
 
 import asyncio
+import re
 import socket
 import sys
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import trustme
 
 from aws_io_async.channel import Channel, ChannelState
-from aws_io_async.channel_bootstrap import ClientBootstrap
+from aws_io_async.channel_bootstrap import ClientBootstrap, ServerBootstrap
 from aws_io_async.errors import Code, DnsError, ErrorCode
 from aws_io_async.message_pool import MessageType
 from aws_io_async.socket import SocketDomain, SocketOptions, SocketType
@@ -346,6 +347,32 @@ async def test_arguments_that_cannot_be(
         with pytest.raises(BlockingIOError):
             listener.accept()
     assert journal.story == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"host": None}, "host must be a str, not None"),
+        ({"port": "80"}, "port must be an int, not '80'"),
+        ({"socket_options": {}}, "socket_options must be SocketOptions, not {}"),
+        ({"tls": "yes"}, "tls must be a TlsContext, TlsConnectionOptions or an ssl.SSLContext"),
+        ({"handlers": [App]}, "handlers must be a function that makes them, not "),
+        ({"max_read_size": "1"}, "max_read_size must be an int, not '1'"),
+    ],
+)
+async def test_arguments_of_wrong_types(arguments: dict[str, Any], complaint: str) -> None:
+    """They are told by their names, and at the call, also by who only listens."""
+    arguments = {"host": LOOPBACK, "port": 1, **arguments}
+    with pytest.raises(TypeError, match=re.escape(complaint)):
+        await ClientBootstrap().new_socket_channel(**arguments)
+    with pytest.raises(TypeError, match=re.escape(complaint)):
+        await ServerBootstrap().new_socket_listener(**arguments)
+
+
+@pytest.mark.parametrize("bootstrap", [ClientBootstrap, ServerBootstrap])
+def test_a_group_must_be_one(bootstrap: Any) -> None:
+    with pytest.raises(TypeError, match="event_loop_group must be an EventLoopGroup, not 4"):
+        bootstrap(4)
 
 
 async def test_a_read_size_must_be_positive() -> None:

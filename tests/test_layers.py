@@ -153,8 +153,8 @@ PACKAGES = {
     "host_resolver": ["_names", "_threads", "_refresher", "_resolver"],
     "pkcs11": ["_return_values", "_signatures", "_cryptoki", "_library", "_openssl", "_tls"],
     "testing": ["_loop", "_channel", "_rules", "_trial", "_check", "_streams", "_endpoint"],
-    "channel_stream": ["_arguments", "_handler", "_attributes", "_stream", "_connect", "_serve"],
-    "channel_bootstrap": ["_loop_end", "_setup", "_client", "_server"],
+    "channel_stream": ["_handler", "_attributes", "_stream", "_connect", "_serve"],
+    "channel_bootstrap": ["_arguments", "_loop_end", "_setup", "_client", "_server"],
     "observe": ["_loops", "_stalls", "_server", "_prometheus", "_channels"],
 }
 """Each package's files, from left to right."""

@@ -24,11 +24,10 @@ from ..socket import (
     SocketDomain,
     SocketEndpoint,
     SocketOptions,
-    SocketType,
     validate_port_for_connect,
 )
 from ..tls_channel_handler import TlsChannelHandler
-from ..tls_context import TlsConnectionOptions, TlsContext
+from ._arguments import IP_DOMAINS, Tls, check_group, check_place, client_tls
 from ._setup import (
     ChannelSetup,
     Handlers,
@@ -53,6 +52,7 @@ class ClientBootstrap:
     """Makes client channels; see `new_socket_channel`. Thread: any.
 
     - `event_loop_group`: whose loops the channels are on; by default the caller's running loop.
+      Raises TypeError for what is no group.
     - `host_resolver`: by default the process's, `HostResolver.default()`.
     - `host_resolution_config`: how it looks up the hosts of this bootstrap.
     - `on_protocol_negotiated(slot, protocol)`: makes the handler for what ALPN has settled on.
@@ -70,7 +70,7 @@ class ClientBootstrap:
         tls_handler_factory: TlsHandlerFactory = TlsChannelHandler,
         attempt_delay: float = ATTEMPT_DELAY,
     ) -> None:
-        self._group = event_loop_group
+        self._group = check_group(event_loop_group)
         self._resolver = host_resolver
         self._resolution = host_resolution_config
         self._attempt_delay = attempt_delay
@@ -87,7 +87,7 @@ class ClientBootstrap:
         port: int = 0,
         *,
         socket_options: SocketOptions | None = None,
-        tls: TlsConnectionOptions | TlsContext | None = None,
+        tls: Tls | bool | None = None,
         handlers: Handlers | None = None,
         on_creation: Callable[[Channel], object] | None = None,
         on_setup: Notified | None = None,
@@ -107,8 +107,9 @@ class ClientBootstrap:
         `socket_options.connect_timeout` seconds, and those that fail are recorded with it.
 
         `tls` adds a TLS handler, which verifies that the peer is `host` unless the options name
-        another server. `handlers()` then makes the application's handlers, which are appended.
-        `half_close` and `max_read_size`: see `SocketChannelHandler`.
+        another server: `TlsConnectionOptions`, a `TlsContext`, an `ssl.SSLContext`, or True for a
+        client with the system's trust store. `handlers()` then makes the application's handlers,
+        which are appended. `half_close` and `max_read_size`: see `SocketChannelHandler`.
 
         Callbacks run on the channel's thread: `on_creation(channel)` before TLS; then, once,
         `on_setup(channel, None)` when the channel is ready, before any data passes, or
@@ -121,16 +122,15 @@ class ClientBootstrap:
 
         Raises an AwsIoError that names each address tried and what was wrong with it;
         IO_SOCKET_INVALID_OPTIONS, IO_SOCKET_INVALID_ADDRESS, IO_TLS_CTX_ERROR for arguments that
-        cannot be, and ERROR_IO_PINNED_EVENT_LOOP_MISMATCH if the bootstrap has a group and
-        `requested_event_loop` is not one of its loops, before anything is done. A cancellation
-        leaves no socket and no channel. Thread: of any running loop.
+        cannot be, ERROR_IO_PINNED_EVENT_LOOP_MISMATCH if the bootstrap has a group and
+        `requested_event_loop` is not one of its loops, and TypeError for what is of the wrong type,
+        before anything is done. A cancellation leaves no socket and no channel. Thread: of any
+        running loop.
         """
-        options = socket_options if socket_options is not None else SocketOptions()
-        if options.type is not SocketType.STREAM:
-            raise make(ErrorCode.IO_SOCKET_INVALID_OPTIONS, "a channel needs a STREAM socket")
+        options = check_place(host, port, socket_options)
         validate_port_for_connect(port, options.domain)
         setup = ChannelSetup(
-            tls=_tls_options(tls, host, options.domain),
+            tls=client_tls(tls, host, options.domain),
             tls_handler_factory=self._tls_handler_factory,
             on_protocol_negotiated=self._on_protocol_negotiated,
             handlers=handlers,
@@ -200,7 +200,7 @@ class _Connector:
             raise
 
     async def _new_channel(self) -> Channel:
-        if self.options.domain in _DOMAINS.values():
+        if self.options.domain in IP_DOMAINS:
             sock = await self._connect_to_host()
         else:
             sock = await _connected(Socket(self.options), self.endpoint)
@@ -259,27 +259,6 @@ def _none_connected(endpoint: SocketEndpoint, errors: list[Exception]) -> AwsIoE
         error, cause = make(last.code, f"{endpoint}: {details}"), ExceptionGroup("attempts", errors)
     error.__cause__ = cause
     return error
-
-
-def _tls_options(
-    tls: TlsConnectionOptions | TlsContext | None, host: str, domain: SocketDomain
-) -> TlsConnectionOptions | None:
-    if tls is None:
-        return None
-    options = TlsConnectionOptions(tls) if isinstance(tls, TlsContext) else tls
-    if options.context.server_side:
-        raise make(ErrorCode.IO_TLS_CTX_ERROR, "tls is a server's context; a client's is needed")
-    if options.server_name is not None:
-        return options
-    if domain in _DOMAINS.values():
-        return options.copy(server_name=host.partition("%")[0])
-    if options.context.ssl_context.check_hostname:
-        raise make(
-            ErrorCode.IO_TLS_CTX_ERROR,
-            f"{host!r} is no name that a certificate could have: give the server's in"
-            " TlsConnectionOptions(context, server_name)",
-        )
-    return options
 
 
 def _discard(channel: Channel) -> None:

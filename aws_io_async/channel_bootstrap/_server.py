@@ -4,14 +4,13 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
-import operator
 import sys
 from collections.abc import Callable
 from functools import partial
 
 from .. import log
 from ..channel import Channel
-from ..errors import AwsIoError, ErrorCode, EventLoopShutdownError, OperationCancelledError, make
+from ..errors import AwsIoError, EventLoopShutdownError, OperationCancelledError
 from ..event_loop._crossing import run_on
 from ..event_loop.group import EventLoopGroup
 from ..message_pool import MAX_FRAGMENT_SIZE
@@ -20,11 +19,17 @@ from ..socket import (
     SocketDomain,
     SocketEndpoint,
     SocketOptions,
-    SocketType,
     validate_port_for_bind,
 )
 from ..tls_channel_handler import TlsChannelHandler
-from ..tls_context import TlsConnectionOptions, TlsContext
+from ._arguments import (
+    IP_DOMAINS,
+    Tls,
+    check_group,
+    check_place,
+    check_whole_number,
+    server_tls,
+)
 from ._setup import (
     ChannelSetup,
     Handlers,
@@ -51,7 +56,8 @@ logger = log.logger(log.LogSubject.CHANNEL_BOOTSTRAP)
 class ServerBootstrap:
     """Makes listeners, which make channels; see `new_socket_listener`. Thread: any.
 
-    `event_loop_group` is whose loops channels are on, by default the caller's running loop.
+    `event_loop_group` is whose loops channels are on, by default the caller's running loop. Raises
+    TypeError for what is no group.
     `on_protocol_negotiated(slot, protocol)` makes the handler for what ALPN has settled on;
     `tls_handler_factory` is for a TLS implementation of one's own.
     """
@@ -63,7 +69,7 @@ class ServerBootstrap:
         on_protocol_negotiated: OnProtocolNegotiated | None = None,
         tls_handler_factory: TlsHandlerFactory = TlsChannelHandler,
     ) -> None:
-        self._group = event_loop_group
+        self._group = check_group(event_loop_group)
         self._on_protocol_negotiated = on_protocol_negotiated
         self._tls_handler_factory = tls_handler_factory
 
@@ -77,7 +83,7 @@ class ServerBootstrap:
         port: int = 0,
         *,
         socket_options: SocketOptions | None = None,
-        tls: TlsConnectionOptions | TlsContext | None = None,
+        tls: Tls | None = None,
         handlers: Handlers | None = None,
         on_incoming_channel_creation: Callable[[Channel], object] | None = None,
         on_incoming_channel_setup: Notified | None = None,
@@ -104,19 +110,17 @@ class ServerBootstrap:
 
         Raises IO_SOCKET_ADDRESS_IN_USE, IO_SOCKET_INVALID_ADDRESS, ERROR_NO_PERMISSION,
         IO_SOCKET_INVALID_OPTIONS, IO_TLS_CTX_ERROR; ValueError if `max_handshakes` is below 1, and
-        TypeError if it is no whole number. A cancellation leaves no socket. Thread: of
-        any running loop; the listener itself is on a loop of the group.
+        TypeError for what is of the wrong type. A cancellation leaves no socket. Thread: of any
+        running loop; the listener itself is on a loop of the group.
         """
-        options = socket_options if socket_options is not None else SocketOptions()
-        if options.type is not SocketType.STREAM:
-            raise make(ErrorCode.IO_SOCKET_INVALID_OPTIONS, "a listener needs a STREAM socket")
-        if options.domain in (SocketDomain.IPV4, SocketDomain.IPV6):
+        options = check_place(host, port, socket_options)
+        if options.domain in IP_DOMAINS:
             domain = SocketDomain.IPV6 if ":" in host else SocketDomain.IPV4
             options = dataclasses.replace(options, domain=domain)
         validate_port_for_bind(port, options.domain)
         check_max_handshakes(max_handshakes)
         setup = ChannelSetup(
-            tls=_tls_options(tls),
+            tls=server_tls(tls),
             tls_handler_factory=self._tls_handler_factory,
             on_protocol_negotiated=self._on_protocol_negotiated,
             handlers=handlers,
@@ -325,16 +329,7 @@ class SocketListener:
         await self.aclose()
 
 
-def _tls_options(tls: TlsConnectionOptions | TlsContext | None) -> TlsConnectionOptions | None:
-    if tls is None:
-        return None
-    options = TlsConnectionOptions(tls) if isinstance(tls, TlsContext) else tls
-    if not options.context.server_side:
-        raise make(ErrorCode.IO_TLS_CTX_ERROR, "tls is a client's context; a server's is needed")
-    return options
-
-
 def check_max_handshakes(number: int | None) -> None:
     """Raise ValueError or TypeError if it is neither None nor a positive number."""
-    if number is not None and operator.index(number) < 1:
+    if number is not None and check_whole_number("max_handshakes", number) < 1:
         raise ValueError(f"max_handshakes must be positive, or None, not {number!r}")

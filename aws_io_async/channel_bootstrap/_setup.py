@@ -23,6 +23,7 @@ from ..message_pool import MAX_FRAGMENT_SIZE
 from ..socket_channel_handler import SocketChannelHandler
 from ..tls_channel_handler import TlsChannelHandler
 from ..tls_context import TlsConnectionOptions
+from ._arguments import check_whole_number
 from ._loop_end import living_channels
 
 Notified = Callable[[Channel | None, BaseException | None], object]
@@ -65,7 +66,9 @@ class ChannelSetup:
     half_close: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_read_size < 1:
+        if self.handlers is not None and not callable(self.handlers):
+            raise TypeError(f"handlers must be a function that makes them, not {self.handlers!r}")
+        if check_whole_number("max_read_size", self.max_read_size) < 1:
             raise ValueError(f"max_read_size must be positive, not {self.max_read_size!r}")
 
     def report_failure(self, error: BaseException) -> None:

@@ -2,12 +2,12 @@
 
 from ..channel import Channel
 from ..channel_bootstrap import ClientBootstrap
+from ..channel_bootstrap._arguments import Tls
 from ..event_loop.group import EventLoopGroup
 from ..host_resolver import HostResolver
 from ..retry_strategy import RetryStrategy
 from ..socket import SocketOptions
-from ._arguments import Tls, check_place, check_window, client_tls
-from ._handler import WINDOW
+from ._handler import WINDOW, check_window
 from ._stream import ChannelStream
 
 
@@ -29,12 +29,10 @@ async def connect(
     is how many bytes may wait to be received. The channel is on the caller's loop, or on one of
     `event_loop_group`; the stream may be used on any.
 
-    Raises what `ClientBootstrap.new_socket_channel` raises, ValueError if `window` is below 1, and
-    TypeError for arguments of wrong types. A cancellation leaves no socket. Thread: of any running
-    loop.
+    Raises what `ClientBootstrap.new_socket_channel` raises, and ValueError if `window` is
+    below 1. A cancellation leaves no socket. Thread: of any running loop.
     """
     check_window(window)
-    check_place(host, port, socket_options, event_loop_group)
     streams: list[ChannelStream] = []
 
     def attach(channel: Channel | None, error: BaseException | None) -> None:
@@ -46,7 +44,7 @@ async def connect(
         host,
         port,
         socket_options=socket_options,
-        tls=client_tls(tls),
+        tls=tls,
         on_setup=attach,
         retry_strategy=retry_strategy,
         enable_read_back_pressure=True,

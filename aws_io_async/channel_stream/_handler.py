@@ -12,10 +12,17 @@ import asyncio
 from collections import deque
 
 from ..channel import Channel, ChannelDirection, ChannelHandler, ChannelSlot
+from ..channel_bootstrap._arguments import check_whole_number
 from ..message_pool import IoMessage, MessageType
 
 WINDOW = 256 * 1024
 """Bytes that wait for the application before the peer is held back."""
+
+
+def check_window(window: int) -> None:
+    """Raise ValueError or TypeError if it is no number of bytes, at least 1."""
+    if check_whole_number("window", window) < 1:
+        raise ValueError(f"window must be positive, not {window!r}")
 
 
 class StreamHandler(ChannelHandler):

@@ -10,12 +10,12 @@ import anyio
 from .. import log
 from ..channel import Channel
 from ..channel_bootstrap import ServerBootstrap, SocketListener
+from ..channel_bootstrap._arguments import Tls
 from ..errors import ErrorCode, EventLoopShutdownError, OperationCancelledError, make
 from ..event_loop._crossing import run_on
 from ..event_loop.group import EventLoopGroup
 from ..socket import SocketOptions
-from ._arguments import Tls, check_place, check_window, server_tls
-from ._handler import WINDOW
+from ._handler import WINDOW, check_window
 from ._stream import ChannelStream
 
 StreamFunction = Callable[[ChannelStream], Awaitable[object]]
@@ -49,19 +49,18 @@ async def serve(
     `max_handshakes` is how many connections may negotiate TLS at a time: others wait in the
     kernel's backlog, see `ServerBootstrap.new_socket_listener`.
 
-    Raises what `ServerBootstrap.new_socket_listener` raises, ValueError if `window` is below 1, and
-    TypeError for arguments of wrong types. Thread: of any running loop.
+    Raises what `ServerBootstrap.new_socket_listener` raises, and ValueError if `window` is below 1.
+    Thread: of any running loop.
     """
     if not callable(handler):
         raise TypeError(f"handler must be a coroutine function of a stream, not {handler!r}")
     check_window(window)
-    check_place(host, port, socket_options, event_loop_group)
     service = _Service(handler, window)
     listener = await ServerBootstrap(event_loop_group).new_socket_listener(
         host,
         port,
         socket_options=socket_options,
-        tls=server_tls(tls),
+        tls=tls,
         on_incoming_channel_setup=service.begin,
         enable_read_back_pressure=True,
         half_close=True,

@@ -26,9 +26,8 @@ from ..errors import (
 from ..event_loop._crossing import run_on
 from ..socket_channel_handler import SocketChannelHandler
 from ..tls_channel_handler import TlsChannelHandler
-from ._arguments import check_window
 from ._attributes import Ends, tls_attributes
-from ._handler import WINDOW, StreamHandler
+from ._handler import WINDOW, StreamHandler, check_window
 
 CALLS_A_TURN = 16
 """Calls to a stream that may return without having waited, before one lets the others run."""
