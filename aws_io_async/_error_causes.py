@@ -48,6 +48,9 @@ BY_ERRNO: Mapping[int, Code] = {
     errno.EBADF: CommonErrorCode.ERROR_INVALID_FILE_HANDLE,
 }
 
+_SAYS_MORE = {errno.EADDRNOTAVAIL}
+"""Of an address that is valid, but not of this machine, or has no port left to connect from."""
+
 BY_CLASS: Mapping[type[BaseException], Code] = {
     ConnectionRefusedError: ErrorCode.IO_SOCKET_CONNECTION_REFUSED,
     ConnectionAbortedError: ErrorCode.IO_SOCKET_CONNECT_ABORTED,
@@ -203,7 +206,7 @@ def reason_of(exc: ssl.SSLError) -> str:
 
 def words_of(exc: BaseException) -> str:
     """What an exception says beyond its code: nothing, if that is the system's text for an errno
-    that has a code of its own."""
+    that has a code of its own, which says the same."""
     if isinstance(exc, ssl.SSLError):
         if verify_code := verify_code_of(exc):
             return f"{verify_message_of(exc)} (OpenSSL verify code {verify_code})"
@@ -211,7 +214,7 @@ def words_of(exc: BaseException) -> str:
     if isinstance(exc, OSError) and exc.errno is not None:
         text = exc.strerror or ""
         if text == os.strerror(exc.errno):
-            known = isinstance(BY_ERRNO.get(exc.errno), ErrorCode)
+            known = isinstance(BY_ERRNO.get(exc.errno), ErrorCode) and exc.errno not in _SAYS_MORE
             return "" if known else text
         return text
     return str(exc)

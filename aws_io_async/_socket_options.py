@@ -254,7 +254,15 @@ def _parse(family: socket.AddressFamily, address: str, what: str) -> bytes:
     try:
         return socket.inet_pton(family, address)
     except (OSError, ValueError):
-        raise _invalid_address(f"{address!r} is no {what} address") from None
+        raise _invalid_address(f"{address!r} is no {what} address{_hint(address)}") from None
+
+
+def _hint(address: str) -> str:
+    """What to do about something that is perhaps a path or a name."""
+    if "/" in address:
+        return ": a path needs SocketDomain.LOCAL"
+    is_like_a_name = ":" not in address and any(map(str.isalpha, address))
+    return ", and names are not looked up here" if is_like_a_name else ""
 
 
 def to_sockaddr(endpoint: SocketEndpoint, domain: SocketDomain) -> Any:
