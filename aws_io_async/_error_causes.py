@@ -175,12 +175,26 @@ def _code_of_ssl(exc: ssl.SSLError) -> ErrorCode | None:
 
 
 def _is_cancellation(exc: BaseException) -> bool:
-    """Whether this is a CancelledError of asyncio or of concurrent.futures.
+    """Whether this is a CancelledError of asyncio or of concurrent.futures."""
+    return _is_one_of(exc, "asyncio.exceptions", "CancelledError") or _is_one_of(
+        exc, "concurrent.futures", "CancelledError"
+    )
 
-    Nobody has raised one of a module that is not imported, and importing them takes long.
+
+def says_that_a_stream_ended(exc: BaseException) -> bool:
+    """Whether this is how anyio's streams, or asyncio's, say that it broke, or ended too early.
+
+    If it broke, the error of the connection is the cause.
     """
-    modules = map(sys.modules.get, ("asyncio.exceptions", "concurrent.futures"))
-    return any(module is not None and isinstance(exc, module.CancelledError) for module in modules)
+    return _is_one_of(
+        exc, "anyio", "BrokenResourceError", "EndOfStream", "IncompleteRead"
+    ) or _is_one_of(exc, "asyncio.exceptions", "IncompleteReadError")
+
+
+def _is_one_of(exc: BaseException, module: str, *classes: str) -> bool:
+    """Nobody has raised an exception of a module that is not imported, and to import takes long."""
+    home = sys.modules.get(module)
+    return home is not None and isinstance(exc, tuple(getattr(home, name) for name in classes))
 
 
 def verify_code_of(exc: ssl.SSLError) -> int:

@@ -486,9 +486,11 @@ def is_tls_error(code: int) -> bool:
 def retry_error_type(failure: BaseException | int) -> RetryErrorType:
     """How a retry strategy should count an exception or a code.
 
-    TRANSIENT for connections that failed or ended, as sockets, names and TLS report them;
+    TRANSIENT for connections that failed or ended, as sockets, names, TLS and streams report them;
     CLIENT_ERROR for the rest. The other two are for the protocols above, which alone know them.
     """
+    if isinstance(failure, BaseException) and causes.says_that_a_stream_ended(failure):
+        failure = failure.__cause__ or ErrorCode.IO_SOCKET_CLOSED
     if isinstance(failure, AwsIoError):
         code: int = failure.code
     elif isinstance(failure, BaseException):

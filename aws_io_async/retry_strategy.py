@@ -226,9 +226,11 @@ class RetryStrategy(ABC):
         """A decorator for coroutine functions that may be called again when they raise.
 
         What they raise in the end is raised, with a note that says why it was not retried.
-        Cancellation is never retried. Raises TypeError for what is no coroutine function, and
-        when the function is called, what `acquire_retry_token` does.
+        Cancellation is never retried. Raises TypeError for what is no coroutine function, or if the
+        parentheses are missing; and when the function is called, what `acquire_retry_token` does.
         """
+        if callable(partition):
+            raise TypeError("write @strategy.retrying(), with parentheses")
 
         def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
             if not inspect.iscoroutinefunction(function):

@@ -1,6 +1,7 @@
 """The library's errors: their codes, their texts, and the builtins that they are."""
 
 import ast
+import asyncio
 import copy
 import errno
 import io
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
 from aws_io_async import errors
@@ -33,6 +35,13 @@ def codes_in(path: Path) -> set[str]:
         and isinstance(node.value, ast.Name | ast.Attribute)
         and ast.unparse(node.value).endswith("ErrorCode")
     }
+
+
+def broken(cause: BaseException | None) -> anyio.BrokenResourceError:
+    """What a stream raises whose connection broke."""
+    error = anyio.BrokenResourceError()
+    error.__cause__ = cause
+    return error
 
 
 class TestCodes:
@@ -217,6 +226,13 @@ class TestQuestions:
             (errors.make(ErrorCode.IO_SOCKET_NO_ROUTE_TO_HOST), RetryErrorType.TRANSIENT),
             (ConnectionResetError(errno.ECONNRESET, "gone"), RetryErrorType.TRANSIENT),
             (TimeoutError(), RetryErrorType.TRANSIENT),
+            (anyio.EndOfStream(), RetryErrorType.TRANSIENT),
+            (anyio.IncompleteRead(), RetryErrorType.TRANSIENT),
+            (asyncio.IncompleteReadError(b"", 1), RetryErrorType.TRANSIENT),
+            (broken(None), RetryErrorType.TRANSIENT),
+            (broken(ConnectionResetError()), RetryErrorType.TRANSIENT),
+            (broken(ValueError("of a handler")), RetryErrorType.CLIENT_ERROR),
+            (anyio.ClosedResourceError(), RetryErrorType.CLIENT_ERROR),
             (ErrorCode.IO_TLS_HOST_NAME_MISMATCH, RetryErrorType.CLIENT_ERROR),
             (errors.make(ErrorCode.ERROR_IO_OPERATION_CANCELLED), RetryErrorType.CLIENT_ERROR),
             (ValueError("?"), RetryErrorType.CLIENT_ERROR),

@@ -466,6 +466,12 @@ class TestAttempt:
         with pytest.raises(TypeError, match="coroutine functions"):
             strategy.retrying()(plain)  # type: ignore[arg-type]  # what is tested
 
+    def test_the_parentheses_must_be_there(self, strategy: RetryStrategy) -> None:
+        with pytest.raises(TypeError, match=r"@strategy.retrying\(\), with parentheses"):
+
+            @strategy.retrying  # type: ignore[arg-type]  # what is tested
+            async def operation() -> None: ...
+
     async def test_operations_side_by_side_do_not_disturb_one_another(self, sleeps: Sleeps) -> None:
         strategy = exponential(sleeps)
         flaky = [Flaky(*[ConnectionResetError()] * n) for n in range(4)]

@@ -3,7 +3,9 @@
 import asyncio
 import errno
 import os
+import socket
 import ssl
+import struct
 from contextlib import AsyncExitStack
 
 import anyio
@@ -13,7 +15,9 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from aws_io_async.channel_stream import ChannelStream, connect, serve
 from aws_io_async.errors import ErrorCode
+from aws_io_async.retry_strategy import BackoffOptions, StandardRetryStrategy
 from aws_io_async.socket import SocketDomain, SocketOptions
+from aws_io_async.socket_channel_handler import SocketChannelHandler
 from aws_io_async.tls_context import TlsConnectionOptions
 from tests import channels
 from tests.channels import collected_errors
@@ -230,6 +234,36 @@ async def test_clients_that_fail_at_tls(ca: trustme.CA) -> None:
             async with await connected(listener, security) as client:
                 await client.send(b"x")
                 assert await received(client, 1) == b"x"
+
+
+# With retries
+
+
+async def test_an_exchange_that_is_cut_short_is_tried_again() -> None:
+    """A stream's end, and a connection that broke, are failures that may pass."""
+    failures = [0, 1]  # what SO_LINGER has instead of an end: a reset
+
+    async def answer(stream: ChannelStream) -> None:
+        await stream.receive()
+        if not failures:
+            await stream.send(b"an answer")
+        elif failures.pop():
+            (handler, *_) = (slot.handler for slot in stream.channel.slots())
+            assert isinstance(handler, SocketChannelHandler)
+            linger = struct.pack("ii", 1, 0)
+            handler.get_socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    strategy = StandardRetryStrategy(BackoffOptions(max_retries=2, scale_factor=0.001))
+    async with serve(answer, LOOPBACK) as listener:
+
+        @strategy.retrying()
+        async def ask() -> bytes:
+            async with await connect(LOOPBACK, listener.endpoint.port) as stream:
+                await stream.send(b"a question")
+                return await received(stream, 9)
+
+        assert await ask() == b"an answer"
+    assert failures == []
 
 
 # Arguments
