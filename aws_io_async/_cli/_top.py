@@ -42,31 +42,35 @@ class Process:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.statistics: dict[str, Any] | None = None
-        """None once it has gone."""
+        """None once it has gone, or if it never was there."""
+        self.absence = "it has ended"
+        """Why there are none."""
         self.rates: dict[str, Rates] = {}
         """By the loops' names; of those that were there before."""
         self._looked = False
         self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter
+        self._writer: asyncio.StreamWriter | None = None
 
-    async def open(self) -> None:
-        """Connect. Raises CommandError if nobody is there."""
+    async def open(self) -> bool:
+        """Connect; returns whether somebody is there."""
         try:
             self._reader, self._writer = await asyncio.open_unix_connection(
                 f"{self.path}", limit=LIMIT
             )
         except OSError as exc:
-            message = f"{self.path}: {exc.strerror or exc}"
-            raise CommandError(message, ExitCode.UNREACHABLE) from exc
+            self.absence = exc.strerror or f"{exc}"
+            return False
+        return True
 
     def close(self) -> None:
         """Hang up."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
     async def look(self) -> None:
         """Take its figures anew. Raises CommandError if what answers is something else."""
         before, self.statistics = self.statistics, None
-        if before is None and self._looked:
+        if self._writer is None or (before is None and self._looked):
             return
         self._looked = True
         try:
@@ -135,12 +139,11 @@ def main(options: argparse.Namespace) -> int:
 
 async def _run(options: argparse.Namespace) -> int:
     processes = [Process(path) for path in dict.fromkeys(options.paths)]
-    opened: list[Process] = []
     left = 1 if options.once else options.count or math.inf
     try:
-        for process in processes:
-            await process.open()
-            opened.append(process)
+        if not any([await process.open() for process in processes]):
+            message = "; ".join(f"{process.path}: {process.absence}" for process in processes)
+            raise CommandError(message, ExitCode.UNREACHABLE)
         with Screen().live() as update:
             while True:
                 await asyncio.gather(*(process.look() for process in processes))
@@ -156,7 +159,7 @@ async def _run(options: argparse.Namespace) -> int:
                     return ExitCode.OK
                 await asyncio.sleep(options.interval)
     finally:
-        for process in opened:
+        for process in processes:
             process.close()
 
 
@@ -195,7 +198,7 @@ def _parts(processes: Sequence[Process]) -> list[Part]:
 def _part(process: Process) -> Part:
     statistics = process.statistics
     if statistics is None:
-        return Table(f"{process.path}: it has ended", ["Loop"], [])
+        return Table(f"{process.path}: {process.absence}", ["Loop"], [])
     gil = any(loop["gil_enabled"] for loop in statistics["loops"])
     program = textwrap.shorten(statistics["program"], 100, placeholder=" ...")
     title = (

@@ -166,6 +166,24 @@ def test_nobody_there(path: Path) -> None:
         assert run("top", path).returncode == 4
 
 
+def test_what_a_killed_process_has_left_hides_no_other(path: Path) -> None:
+    """Such as `top app-*.sock` comes upon after a worker has crashed."""
+    left = path.with_name("left.sock")
+    with watched(left) as process:
+        process.kill()
+        process.wait()
+    with watched(path) as process:
+        done = run("top", left, path, "--once")
+        documents = run("top", left, path, "--once", "--json").stdout.splitlines()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{left}: Connection refused\n")
+    assert f"\n{process.pid}  " in done.stdout
+    assert [each["statistics"] is None for each in map(document, documents)] == [True, False]
+    done = run("top", left, path, "--once")
+    assert done.returncode == 4
+    assert done.stderr == f"error: {left}: Connection refused; {path}: Connection refused\n"
+
+
 def answer_with(path: Path, line: bytes) -> threading.Thread:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{path}")
