@@ -29,6 +29,9 @@ from ._connect import alpn_list
 from ._exit import CommandError, ExitCode
 from ._screen import emit
 
+LOCALHOST = ("127.0.0.1", "0.0.0.0", "::")
+"""The addresses at which it answers."""
+
 
 def main(options: argparse.Namespace) -> int:
     """Serve until told to stop; returns the exit status."""
@@ -86,7 +89,8 @@ def _line(event: str, details: dict[str, Any]) -> str:
             secured = ", with TLS" if details["tls"] else ""
             lines = [f"Listening on {details['address']} port {details['port']}{secured}"]
             if details["ca"] is not None:
-                command = f"connect localhost {details['port']} --ca {details['ca']}"
+                host = "localhost" if details["address"] in LOCALHOST else details["address"]
+                command = f"connect {host} {details['port']} --ca {details['ca']}"
                 lines.append(f"Try: {_parser.program()} {command}")
             return "\n".join(lines)
         case "opened":

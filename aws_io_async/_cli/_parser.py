@@ -27,12 +27,16 @@ def at_least(least: int) -> Callable[[str], int]:
     return number
 
 
-def port(text: str) -> int:
+def port(text: str, least: int = 0) -> int:
     """A TCP port, for argparse; 0 is one that the system chooses."""
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise argparse.ArgumentTypeError("must be 0 to 65535")
-    return value
+    if not text.isdecimal() or not least <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"must be {least} to 65535, not {text!r}")
+    return int(text)
+
+
+def peers_port(text: str) -> int:
+    """A TCP port that can be connected to, for argparse."""
+    return port(text, 1)
 
 
 def seconds(text: str) -> float:
@@ -45,9 +49,12 @@ def seconds(text: str) -> float:
 
 def patience(text: str) -> float:
     """A number of seconds that may be 0, for argparse."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError("must be a number of seconds")
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, not {text!r}")
     return value
 
 
@@ -183,7 +190,7 @@ def _connect(commands: _Commands) -> None:
         "to stdout, until the peer ends the connection.",
     )
     connect.add_argument("host", metavar="HOST")
-    connect.add_argument("port", metavar="PORT", type=port)
+    connect.add_argument("port", metavar="PORT", type=peers_port)
     family = connect.add_mutually_exclusive_group()
     family.add_argument("-4", dest="ipv4", action="store_true", help="IPv4 addresses only")
     family.add_argument("-6", dest="ipv6", action="store_true", help="IPv6 addresses only")
@@ -239,7 +246,7 @@ def _resolve(commands: _Commands) -> None:
     resolve.add_argument(
         "--port",
         metavar="PORT",
-        type=port,
+        type=peers_port,
         help="connect to each address given out, so that those that fail are set aside",
     )
     resolve.add_argument(

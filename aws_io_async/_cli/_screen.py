@@ -61,7 +61,7 @@ class Screen:
     """Where parts are shown: a terminal, a pipe, a file."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream if stream is not None else sys.stdout
+        self._stream: TextIO | None = stream if stream is not None else sys.stdout
         self._console = _console(self._stream)
 
     def show(self, *parts: Part) -> None:
@@ -106,9 +106,12 @@ class Screen:
             yield lambda parts: view.update(Group(*map(_rich, parts)), refresh=True)
 
 
-def _console(stream: TextIO) -> "Console | None":
-    """rich's console, if `stream` is a terminal that can be drawn on and rich is there."""
-    if not stream.isatty() or os.environ.get("TERM") in (None, "", "dumb"):
+def _console(stream: TextIO | None) -> "Console | None":
+    """rich's console, if `stream` is a terminal that can be drawn on and rich is there.
+
+    It is None if it was closed before the program began (`>&-`).
+    """
+    if stream is None or not stream.isatty() or os.environ.get("TERM") in (None, "", "dumb"):
         return None
     try:
         from rich.console import Console

@@ -268,20 +268,23 @@ def test_the_terminal_is_left_as_it_was(port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "complaint"),
     [
-        [],
-        ["host"],
-        ["host", "port"],
-        ["host", "65536"],
-        ["host", "80", "-4", "-6"],
-        ["host", "80", "--timeout", "0"],
+        ([], "the following arguments are required: HOST, PORT"),
+        (["host"], "the following arguments are required: PORT"),
+        (["host", "port"], "argument PORT: must be 1 to 65535, not 'port'"),
+        (["host", "65536"], "argument PORT: must be 1 to 65535, not '65536'"),
+        (["host", "0"], "argument PORT: must be 1 to 65535, not '0'"),
+        (["host", "80", "-4", "-6"], "argument -6: not allowed with argument -4"),
+        (["host", "80", "--timeout", "0"], "--timeout: must be a positive number of seconds"),
+        (["host", "80", "--wait", "x"], "--wait: must be a number of seconds, not 'x'"),
     ],
 )
-def test_misuse(arguments: list[str]) -> None:
+def test_misuse(arguments: list[str], complaint: str) -> None:
     done = run("connect", *arguments)
     assert done.returncode == 2
     assert "usage: python -m aws_io_async connect" in done.stderr
+    assert complaint in done.stderr
 
 
 @pytest.mark.parametrize("server", ["name.example", "127.0.0.1:99999", "[::1]:x"])

@@ -6,6 +6,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +93,26 @@ def test_a_certificate_made_on_the_spot() -> None:
         assert not authority.parent.exists()  # temporary
 
 
-def test_what_it_says_to_try_works(tmp_path: Path) -> None:
-    with running("echo", "--tls", "--ca-out", tmp_path / "ca.pem") as command:
+@pytest.mark.parametrize(
+    ("options", "host"),
+    [
+        ([], "localhost"),
+        (["--host", "0.0.0.0"], "localhost"),
+        pytest.param(
+            ["--host", "127.0.0.2"],
+            "127.0.0.2",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="others have 127.0.0.1 alone"),
+        ),
+    ],
+)
+def test_what_it_says_to_try_works(tmp_path: Path, options: list[str], host: str) -> None:
+    with running("echo", "--tls", "--ca-out", tmp_path / "ca.pem", *options) as command:
         port = port_of(command)
         said = re.fullmatch(r"Try: python -m aws_io_async (.*)\n", command.line())
         assert said
         done = run(*said[1].split(), "--wait", "0.5", input=b"hello")
         assert (done.returncode, done.stdout) == (0, "hello")
-        assert f"localhost port {port}" in done.stderr
+        assert f"{host} port {port}" in done.stderr
         assert command.end(signal.SIGTERM)[0] == 143
     assert (tmp_path / "ca.pem").exists()
 

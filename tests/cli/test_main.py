@@ -122,6 +122,16 @@ def test_output_that_nobody_reads() -> None:
     assert (done.stdout.splitlines()[-1], done.stderr) == ("141", "")
 
 
+def test_without_an_output() -> None:
+    """It was closed by who began the program: nothing is shown, and nothing else is wrong."""
+    for arguments in "resolve 127.0.0.1 --once", "completion bash":
+        command = f"{' '.join(PROGRAM)} {arguments} >&-"
+        done = subprocess.run(
+            ["bash", "-c", command], capture_output=True, text=True, env=environment()
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_full_disk() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
