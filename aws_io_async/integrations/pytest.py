@@ -36,6 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if not _is_asked_for_all(config) or config.pluginmanager.hasplugin("asyncio"):
+        return None
+    return "aws_io_async: it is for the tests of pytest-asyncio, which is not there"
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, None, None]:
     if not _is_asked(metafunc.config, metafunc.definition):
@@ -57,8 +63,11 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
 
 
 def _is_asked(config: pytest.Config, item: pytest.Item) -> bool:
-    everywhere = config.getoption("aws_io_async") or config.getini("aws_io_async")
-    return bool(everywhere) or item.get_closest_marker(MARKER) is not None
+    return _is_asked_for_all(config) or item.get_closest_marker(MARKER) is not None
+
+
+def _is_asked_for_all(config: pytest.Config) -> bool:
+    return bool(config.getoption("aws_io_async") or config.getini("aws_io_async"))
 
 
 def _takes_factories(config: pytest.Config) -> bool:

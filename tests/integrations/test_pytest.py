@@ -211,6 +211,10 @@ def test_without_pytest_asyncio(project: Path) -> None:
         "import pytest\n@pytest.mark.aws_io_async\ndef test_synchronous():\n    pass\n"
     )
     assert "1 passed" in run(project, "-p", "no:asyncio", "--aws-io-async")
+    missing = "aws_io_async: it is for the tests of pytest-asyncio, which is not there"
+    assert missing in run(project, "-v", "-p", "no:asyncio", "--aws-io-async")
+    assert missing not in run(project, "-v", "-p", "no:asyncio")
+    assert missing not in run(project, "-v", "--aws-io-async")
 
 
 def test_pytest_by_the_command_that_runs_programs(project: Path) -> None:
