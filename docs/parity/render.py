@@ -18,7 +18,8 @@ HEAD = """\
 
 What each of aws-c-io's public functions is in this library, and which of our tests asserts what
 each of its tests does. The tables are made by `docs/parity/render.py` of the files beside it, and
-`tests/test_parity.py` checks that everything they name exists.
+`tests/test_parity.py` checks that everything they name exists. Here, functions are without the
+`aws_io_async.` of their names, and tests without the `tests/`.
 
 Nothing stands for what belongs to another platform (Windows, Apple's frameworks), for allocators
 and reference counts, which Python does without, and for TLS libraries brought along in C.
@@ -39,12 +40,13 @@ def counts(table: list[dict[str, str]], target: str) -> str:
 
 def lines(table: list[dict[str, str]], key: str, target: str, group: str) -> Iterator[str]:
     """A table of Markdown for each group."""
-    for name, members in groupby(table, lambda row: row[group]):
-        yield f"\n### {name}\n"
+    for heading, members in groupby(table, lambda row: row[group]):
+        yield f"\n### {heading}\n"
         yield "| aws-c-io | here | |"
         yield "|---|---|---|"
         for row in members:
-            here = "—" if row[target] == NONE else f"`{row[target]}`"
+            name = row[target].removeprefix("aws_io_async.").removeprefix("tests/")
+            here = "—" if name == NONE else f"`{name}`"
             yield f"| `{row[key]}` | {here} | {row['note']} |"
 
 
