@@ -164,4 +164,4 @@ def _parts(resolver: HostResolver, hosts: list[Host]) -> list[Part]:
     figures = resolver.statistics()
     plural = "" if figures.lookups == 1 else "s"
     title = f"{figures.lookups} lookup{plural}, {figures.failed_lookups} failed"
-    return [Table(title, columns, rows)]
+    return [Table(title, columns, rows, ["Type", "Uses", "Expires", "Given"])]

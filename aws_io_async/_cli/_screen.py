@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.text import Text as RichText
 
 
 class Tone(enum.Enum):
@@ -43,11 +44,30 @@ class Facts:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns with headings."""
+    """Columns with headings. Where there is no room for all, the text of the last one is folded."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Text]]
+    expendable: Sequence[str] = ()
+    """Columns to leave out before that, one after the other."""
+
+    def widths(self) -> list[int]:
+        """Of the columns."""
+        columns = zip(self.columns, *self.rows, strict=True)
+        return [max(len(_text(cell)) for cell in column) for column in columns]
+
+    def fitting(self, width: int) -> "Table":
+        """The same with no more columns left out than it takes."""
+        widths = self.widths()
+        widths[-1] = min(widths[-1], FOLDED_WIDTH)
+        kept = list(range(len(widths)))
+        for name in self.expendable:
+            if sum(widths[n] + GAP for n in kept) <= width:
+                break
+            kept.remove(self.columns.index(name))
+        columns = [self.columns[n] for n in kept]
+        return Table(self.title, columns, [[row[n] for n in kept] for row in self.rows])
 
 
 Part = Facts | Table
@@ -55,6 +75,12 @@ Update = Callable[[Sequence[Part]], None]
 
 NAME_WIDTH = 16
 """Of the names of facts."""
+
+FOLDED_WIDTH = 24
+"""Of the last column of a table, at least, where there is no room for all of it."""
+
+GAP = 2
+"""Between columns."""
 
 
 class Screen:
@@ -73,7 +99,8 @@ class Screen:
         for number, part in enumerate(parts):
             if number:
                 self._console.print()
-            self._console.print(_rich(part), soft_wrap=isinstance(part, Facts))
+            shown = _rich(part, self._console.width)
+            self._console.print(shown, soft_wrap=isinstance(part, Facts))
 
     @contextmanager
     def live(self) -> Iterator[Update]:
@@ -96,14 +123,17 @@ class Screen:
         from rich.console import Group
         from rich.live import Live
 
+        console = self._console
         view = Live(
-            console=self._console,
+            console=console,
             auto_refresh=False,  # no thread
             redirect_stdout=False,
             redirect_stderr=False,
         )
         with view:
-            yield lambda parts: view.update(Group(*map(_rich, parts)), refresh=True)
+            yield lambda parts: view.update(
+                Group(*(_rich(part, console.width) for part in parts)), refresh=True
+            )
 
 
 def _console(stream: TextIO | None) -> "Console | None":
@@ -135,10 +165,9 @@ def _plain(part: Part) -> str:
             f"  {name:{NAME_WIDTH}} {_text(value)}".rstrip() for name, value in part.rows.items()
         ]
     else:
-        rows = [list(part.columns), *([_text(cell) for cell in row] for row in part.rows)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+        widths = part.widths()
+        for row in part.columns, *part.rows:
+            cells = (f"{_text(cell):{width}}" for cell, width in zip(row, widths, strict=True))
             lines.append(f"  {'  '.join(cells)}".rstrip())
     return "".join(f"{line}\n" for line in lines)
 
@@ -150,24 +179,42 @@ def _text(text: Text) -> str:
 # Rich
 
 
-def _rich(part: Part) -> "RenderableType":
-    from rich.table import Table as RichTable
+def _rich(part: Part, width: int) -> "RenderableType":
+    from rich.console import Group
     from rich.text import Text as RichText
 
-    def styled(text: Text) -> RichText:
-        return RichText(_text(text), text.tone.value if isinstance(text, Cell) else "")
+    # Not as the table's own title, which would be no wider than the table.
+    lines: list[RenderableType] = [RichText(part.title, "bold")] if part.title else []
+    if part.rows:
+        lines.append(_facts(part) if isinstance(part, Facts) else _table(part.fitting(width)))
+    return Group(*lines)
 
-    title = RichText(part.title, "bold") if part.title else None
-    if isinstance(part, Facts):
-        table = RichTable(box=None, show_header=False, title=title, title_justify="left")
-        table.add_column(style="cyan", min_width=NAME_WIDTH, no_wrap=True)
-        table.add_column(overflow="fold")
-        for name, value in part.rows.items():
-            table.add_row(name, styled(value))
-        return table
-    table = RichTable(box=None, title=title, title_justify="left", header_style="cyan")
-    for column in part.columns:
-        table.add_column(column)
-    for row in part.rows:
-        table.add_row(*map(styled, row))
+
+def _facts(facts: Facts) -> "RenderableType":
+    from rich.table import Table as RichTable
+
+    table = RichTable(box=None, show_header=False)
+    table.add_column(style="cyan", min_width=NAME_WIDTH, no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.rows.items():
+        table.add_row(name, _styled(value))
     return table
+
+
+def _table(part: Table) -> "RenderableType":
+    from rich.table import Table as RichTable
+
+    table = RichTable(box=None, header_style="cyan")
+    *columns, last = part.columns
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    table.add_column(last, overflow="fold", min_width=min(part.widths()[-1], FOLDED_WIDTH))
+    for row in part.rows:
+        table.add_row(*map(_styled, row))
+    return table
+
+
+def _styled(text: Text) -> "RichText":
+    from rich.text import Text as RichText
+
+    return RichText(_text(text), text.tone.value if isinstance(text, Cell) else "")

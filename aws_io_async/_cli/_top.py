@@ -13,7 +13,7 @@ from typing import Any
 from ..event_loop.entry import run
 from ..observe._server import VERSION
 from ._exit import CommandError, ExitCode
-from ._screen import Cell, Part, Screen, Table, Text, Tone, emit
+from ._screen import Cell, Facts, Part, Screen, Table, Text, Tone, emit
 
 LIMIT = 16 * 1024 * 1024
 """Bytes of an answer, at most: a process may have many loops."""
@@ -191,6 +191,10 @@ COLUMNS = [
 ]
 
 
+EXPENDABLE = ["Ev/poll", "Timers", "Ready", "Thread", "Lag", "Turns/s", "Max lag"]
+"""What a narrow terminal does without, the first one first."""
+
+
 def _parts(processes: Sequence[Process]) -> list[Part]:
     return [_part(process) for process in processes]
 
@@ -198,7 +202,7 @@ def _parts(processes: Sequence[Process]) -> list[Part]:
 def _part(process: Process) -> Part:
     statistics = process.statistics
     if statistics is None:
-        return Table(f"{process.path}: {process.absence}", ["Loop"], [])
+        return Facts(f"{process.path}: {process.absence}", {})
     gil = any(loop["gil_enabled"] for loop in statistics["loops"])
     program = textwrap.shorten(statistics["program"], 100, placeholder=" ...")
     title = (
@@ -207,7 +211,7 @@ def _part(process: Process) -> Part:
         f"{statistics['threads']} threads, {statistics['cpu_seconds']:.1f} s of CPU"
     )
     rows = [_row(loop, process.rates.get(loop["name"])) for loop in statistics["loops"]]
-    return Table(title, COLUMNS, rows)
+    return Table(title, COLUMNS, rows, EXPENDABLE)
 
 
 def _row(loop: Loop, rates: Rates | None) -> list[Text]:

@@ -114,9 +114,11 @@ def running(*arguments: str | Path) -> Iterator[Running]:
 class Terminal:
     """A pseudo-terminal, and a program that has it as its own."""
 
-    def __init__(self, arguments: Sequence[str], env: Mapping[str, str]) -> None:
+    def __init__(
+        self, arguments: Sequence[str], env: Mapping[str, str], columns: int = 160
+    ) -> None:
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         self.process = subprocess.Popen(
             [sys.executable, "-c", TAKE_TERMINAL, *arguments],
             stdin=slave,
@@ -177,9 +179,11 @@ def terminal(
     *arguments: str | Path,
     program: Sequence[str] | None = None,
     env: Mapping[str, str] | None = None,
+    columns: int = 160,
 ) -> Iterator[Terminal]:
     """A command, or another program, at a terminal; it is killed at the end of the block."""
-    started = Terminal([*(program or PROGRAM), *map(str, arguments)], env or environment())
+    command = [*(program or PROGRAM), *map(str, arguments)]
+    started = Terminal(command, env or environment(), columns)
     try:
         yield started
     finally:

@@ -151,6 +151,14 @@ def test_without_dnspython(tmp_path: Path) -> None:
     assert 'pip install "aws-io-async[dns]"' in done.stderr
 
 
+def test_a_narrow_terminal_folds_the_failure_alone() -> None:
+    with terminal("resolve", "nosuch.invalid", "--once", columns=60) as screen:
+        screen.wait_for(r"Host +Address +State +Failure *\n")
+        screen.wait_for(r"nosuch.invalid +none +the host name is invalid *\n +or does not exist")
+        assert screen.wait() == 3
+    assert "…" not in screen.text
+
+
 @pytest.mark.parametrize(
     "options",
     [["--once", "--interval", "-1"], ["--count", "0"], ["--max-ttl", "0.01"], ["--port", "x"]],

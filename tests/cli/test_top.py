@@ -139,6 +139,17 @@ def test_live_at_a_terminal(path: Path) -> None:
         assert screen.raw.rindex("\x1b[?25h") > screen.raw.rindex("\x1b[?25l")
 
 
+def test_a_narrow_terminal_shows_fewer_columns_and_those_whole(path: Path) -> None:
+    with watched(path) as process, terminal("top", path, "--once", columns=80) as screen:
+        screen.wait_for(rf"{process.pid} ")
+        headings = screen.wait_for(r"Loop .*")[0]
+        assert headings.split()[:3] == ["Loop", "State", "Load"]
+        screen.wait_for(r"loop-1 +waiting +\d+%")
+        assert screen.wait() == 0
+    assert max(map(len, screen.text.splitlines()[-2:])) <= 80
+    assert "…" not in screen.text
+
+
 def test_several_processes_and_their_ends(path: Path) -> None:
     other = path.with_name("other.sock")
     with (
