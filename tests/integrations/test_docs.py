@@ -182,6 +182,27 @@ def test_granian_in_a_program(tmp_path: Path) -> None:
         assert client.get("/").text.startswith("aws_io_async.")
 
 
+def test_workers_can_be_looked_into(tmp_path: Path) -> None:
+    (application,) = snippets("Workers and what they do")
+    (top,) = snippets("Workers and what they do", "sh")
+    (tmp_path / "app.py").write_text(application)
+    path = tmp_path / "sock"
+    worker = "aws_io_async.integrations.uvicorn_worker.UvicornWorker"
+    options = ("-w", "2", "--no-control-socket", "-b", f"unix:{path}", "-k", worker)
+    with serving(tmp_path, "-m", "gunicorn", *options, "app:app"), local_client(path) as client:
+        answer = client.get("/metrics")
+        assert answer.headers["content-type"].startswith("text/plain; version=")
+        assert "aws_io_async_stalls_total 0\n" in answer.text
+        while len(sockets := sorted(tmp_path.glob("worker-*.sock"))) < 2:
+            client.get("/")  # one worker has answered, and the other one is about to
+        _, *arguments = shlex.split(top.replace("worker-*.sock", " ".join(map(str, sockets))))
+        shown = run(tmp_path, *arguments, "--once")
+    assert sorted(re.findall(r"^(\d+)  ", shown, re.MULTILINE)) == sorted(
+        path.stem.removeprefix("worker-") for path in sockets
+    )
+    assert not list(tmp_path.glob("worker-*.sock"))
+
+
 def test_ipython(tmp_path: Path) -> None:
     outputs = RunCells(tmp_path)(*snippets("Jupyter and IPython"))
     assert outputs[0] == ""
@@ -222,6 +243,7 @@ def test_every_snippet_is_run() -> None:
         "httpx and httpcore": 1,
         "aiohttp": 1,
         "Servers": 2,
+        "Workers and what they do": 1,
         "Jupyter and IPython": 4,
         "Databases": 2,
         "S3": 1,
