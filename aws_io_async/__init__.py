@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .host_resolver import HostResolutionConfig as HostResolutionConfig
     from .host_resolver import HostResolver as HostResolver
     from .message_pool import IoMessage as IoMessage
+    from .socket import SocketDomain as SocketDomain
     from .socket import SocketEndpoint as SocketEndpoint
     from .socket import SocketOptions as SocketOptions
     from .tls_context import TlsConnectionOptions as TlsConnectionOptions
@@ -58,6 +59,7 @@ _HOME = {
     "IoMessage": "message_pool",
     "LoopStatistics": "event_loop._statistics",
     "ServerBootstrap": "channel_bootstrap",
+    "SocketDomain": "socket",
     "SocketEndpoint": "socket",
     "SocketOptions": "socket",
     "TlsConnectionOptions": "tls_context",

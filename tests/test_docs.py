@@ -36,6 +36,7 @@ PRINTED = {
         r"gave up: True\nb'late'\n",
         r"True\nhttp/1\.1 TLSv1\.3\n\(\('DNS', 'peer\.example'\),\)\n",
         r"\[b'aa', b'bb', b'cc'\]\nall served\n",
+        r"b'HELLO'\n",
         r"False\nb'1000000'\n",
     ],
     "tutorial": [
