@@ -188,7 +188,7 @@ def _task_of(loop: EventLoop) -> str:
 
 
 def watch_stalls(
-    loop: EventLoop | Iterable[AbstractEventLoop],
+    loop: AbstractEventLoop | Iterable[AbstractEventLoop],
     threshold: float = 0.1,
     on_stall: Callable[[Stall], object] = log_stall,
 ) -> StallWatch:
@@ -203,8 +203,9 @@ def watch_stalls(
     The watch ends by `close()`, at the end of a `with` block, or when its loops are closed; it
     does not keep them alive, nor the interpreter from exiting. A forked child has none.
 
-    Raises TypeError for loops that do not count their turns, as asyncio's and uvloop's, and
-    ValueError if `threshold` is not positive or there is no loop. Thread: any.
+    Raises TypeError for loops that do not count their turns, as asyncio's and uvloop's, and for an
+    `on_stall` that cannot be called, and ValueError if `threshold` is not positive or there is no
+    loop. Thread: any.
     """
     loops = [loop] if isinstance(loop, AbstractEventLoop) else list(loop)
     ours = [each for each in loops if isinstance(each, EventLoop)]
@@ -215,4 +216,6 @@ def watch_stalls(
         raise ValueError("there is no loop to watch")
     if not 0 < threshold < math.inf:
         raise ValueError(f"threshold must be a positive number of seconds, not {threshold!r}")
+    if not callable(on_stall):
+        raise TypeError(f"on_stall must be a function of a Stall, not {on_stall!r}")
     return StallWatch(ours, threshold, on_stall)

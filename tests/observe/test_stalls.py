@@ -239,6 +239,8 @@ def test_a_watch_does_not_keep_its_loop() -> None:
 async def test_other_loops_are_refused() -> None:
     with pytest.raises(TypeError, match="does not count its turns"):
         observe.watch_stalls([asyncio.get_running_loop()])
+    with pytest.raises(TypeError, match="does not count its turns"):
+        observe.watch_stalls(asyncio.get_running_loop())
 
 
 def test_bad_arguments() -> None:
@@ -246,6 +248,8 @@ def test_bad_arguments() -> None:
         for threshold in (0, -1, float("nan"), float("inf")):
             with pytest.raises(ValueError, match="threshold"):
                 observe.watch_stalls(loop, threshold)
+        with pytest.raises(TypeError, match="on_stall must be a function of a Stall, not 3"):
+            observe.watch_stalls(loop, on_stall=3)  # type: ignore[arg-type]  # on purpose
     with pytest.raises(ValueError, match="no loop"):
         observe.watch_stalls([])
 
