@@ -198,7 +198,7 @@ def watch_stalls(
     all of them, looks at each four times within the threshold; the loops themselves have no work
     with it, and need no debug mode. Each stall is told once, on that thread, while it lasts: if
     `on_stall` takes long, other stalls are told late. What it raises is logged. The default logs a
-    warning with the stack.
+    warning with the stack, which nobody sees unless the program has set up `logging`.
 
     The watch ends by `close()`, at the end of a `with` block, or when its loops are closed; it
     does not keep them alive, nor the interpreter from exiting. A forked child has none.
