@@ -158,7 +158,7 @@ class EventLoopGroup:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             raise RuntimeError(
-                "no running event loop: call current() in a coroutine, or make an EventLoopGroup()"
+                "no running event loop: this needs one of asyncio's, or an EventLoopGroup()"
             ) from None
         group = _current_groups.get(loop)
         if group is None:
