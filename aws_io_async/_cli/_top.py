@@ -21,6 +21,8 @@ LIMIT = 16 * 1024 * 1024
 PATIENCE = 10.0
 """Seconds that a process may take to answer."""
 
+ENDED = "it has ended"
+
 Loop = dict[str, Any]
 
 
@@ -36,18 +38,21 @@ class Rates:
     """How long it has been in its present turn, as far as it was looked at; 0 if it gets on."""
 
 
+class NoFiguresError(Exception):
+    """Why a process has none."""
+
+
 class Process:
-    """One process, as it is looked at again and again. `async with` hangs up."""
+    """One process, as it is looked at again and again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.statistics: dict[str, Any] | None = None
         """None once it has gone, or if it never was there."""
-        self.absence = "it has ended"
+        self.absence = ENDED
         """Why there are none."""
         self.rates: dict[str, Rates] = {}
         """By the loops' names; of those that were there before."""
-        self._looked = False
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter | None = None
 
@@ -63,44 +68,55 @@ class Process:
         return True
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up; idempotent."""
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
 
     async def look(self) -> None:
-        """Take its figures anew. Raises CommandError if what answers is something else."""
-        before, self.statistics = self.statistics, None
-        if self._writer is None or (before is None and self._looked):
+        """Take its figures anew. If it has none, nobody looks again: the others are shown."""
+        if self._writer is None:
             return
-        self._looked = True
+        before, self.statistics = self.statistics, None
         try:
-            self._writer.write(b"\n")
+            now = await self._ask(self._writer)
+            self.rates = _rates(before, now, self.rates)
+            self.statistics = now
+            _part(self)  # what it shows must be there, and be what it should
+        except NoFiguresError as exc:
+            self.absence = f"{exc}"
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            self.absence = f"it speaks version {VERSION}, but not well: {exc!r}"
+        else:
+            return
+        self.statistics = None
+        self.close()
+
+    async def _ask(self, writer: asyncio.StreamWriter) -> dict[str, Any]:
+        try:
+            writer.write(b"\n")
             async with asyncio.timeout(PATIENCE):
                 line = await self._reader.readline()
         except TimeoutError as exc:
-            raise CommandError(f"{self.path}: no answer", ExitCode.FAILED) from exc
+            raise NoFiguresError("no answer") from exc
         except ConnectionError:
             line = b""
-        if line:
-            self.statistics = _parsed(line, self.path)
-            try:
-                self.rates = _rates(before, self.statistics, self.rates)
-                _part(self)  # what it shows must be there, and be what it should
-            except (KeyError, TypeError, ValueError, AttributeError) as exc:
-                message = f"{self.path}: it speaks version {VERSION}, but not well: {exc!r}"
-                raise CommandError(message, ExitCode.FAILED) from exc
+        except ValueError:  # a line without an end
+            line = b"?"
+        if not line:
+            raise NoFiguresError(ENDED)
+        return _parsed(line)
 
 
-def _parsed(line: bytes, path: Path) -> dict[str, Any]:
+def _parsed(line: bytes) -> dict[str, Any]:
     try:
         statistics = json.loads(line)
         version = statistics["version"]
     except (ValueError, KeyError, TypeError) as exc:
-        message = f"{path}: this is not the socket of aws_io_async.observe.serve_statistics"
-        raise CommandError(message, ExitCode.FAILED) from exc
+        message = "this is not the socket of aws_io_async.observe.serve_statistics"
+        raise NoFiguresError(message) from exc
     if version != VERSION:
-        message = f"{path}: it speaks version {version}, this program version {VERSION}"
-        raise CommandError(message, ExitCode.FAILED)
+        raise NoFiguresError(f"it speaks version {version}, this program version {VERSION}")
     found: dict[str, Any] = statistics
     return found
 
@@ -142,8 +158,7 @@ async def _run(options: argparse.Namespace) -> int:
     left = 1 if options.once else options.count or math.inf
     try:
         if not any([await process.open() for process in processes]):
-            message = "; ".join(f"{process.path}: {process.absence}" for process in processes)
-            raise CommandError(message, ExitCode.UNREACHABLE)
+            raise CommandError(_why_none(processes), ExitCode.UNREACHABLE)
         with Screen().live() as update:
             while True:
                 await asyncio.gather(*(process.look() for process in processes))
@@ -153,7 +168,7 @@ async def _run(options: argparse.Namespace) -> int:
                 else:
                     update(_parts(processes))
                 if all(process.statistics is None for process in processes):
-                    raise CommandError("all have ended", ExitCode.FAILED)
+                    raise CommandError(_why_none(processes), ExitCode.FAILED)
                 left -= 1
                 if not left:
                     return ExitCode.OK
@@ -161,6 +176,12 @@ async def _run(options: argparse.Namespace) -> int:
     finally:
         for process in processes:
             process.close()
+
+
+def _why_none(processes: Sequence[Process]) -> str:
+    if all(process.absence == ENDED for process in processes):
+        return "all have ended"
+    return "; ".join(f"{process.path}: {process.absence}" for process in processes)
 
 
 # Telling

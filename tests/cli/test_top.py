@@ -229,6 +229,18 @@ def test_something_else_there(path: Path, line: bytes, message: str) -> None:
     assert message in done.stderr
 
 
+def test_something_else_hides_no_process(path: Path) -> None:
+    """Such as a worker of another release."""
+    other = path.with_name("other.sock")
+    with watched(path) as process:
+        thread = answer_with(other, b'{"version": 99}\n')
+        done = run("top", path, other, "--count", "2", "--interval", "0.1")
+        thread.join()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count(f"{process.pid}  ") == 2
+    assert done.stdout.count(f"{other}: it speaks version 99") == 2
+
+
 def test_somebody_elses(path: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may look at everybody's")
