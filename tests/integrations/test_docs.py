@@ -106,9 +106,26 @@ def test_httpx(tmp_path: Path, example: str, trusted: str) -> None:
 
 
 def test_aiohttp(tmp_path: Path, example: str, trusted: str) -> None:
-    (program,) = snippets("aiohttp")
+    program, _ = snippets("aiohttp")
     program = program.replace(EXAMPLE, example)
     assert run_program(tmp_path, program, SSL_CERT_FILE=trusted) == "200\n"
+
+
+@pytest.mark.parametrize("by", ["itself", "gunicorn"])
+def test_the_server_of_aiohttp(tmp_path: Path, by: str) -> None:
+    _, program = snippets("aiohttp")
+    (command,) = snippets("aiohttp", "sh")
+    path = tmp_path / "sock"
+    application, run_app, address = program.partition("web.run_app(")
+    if by == "itself":
+        address = address.replace('host="127.0.0.1", port=8080', f"path={str(path)!r}")
+        (tmp_path / "program.py").write_text(application + run_app + address)
+        arguments = ["-u", "program.py"]
+    else:
+        (tmp_path / "app.py").write_text(application)
+        arguments = shlex.split(f"{command.strip()} --no-control-socket -b unix:{path}")[1:]
+    with serving(tmp_path, *arguments), local_client(path) as client:
+        assert client.get("/").text.startswith("aws_io_async.")
 
 
 COMMANDS = "".join(snippets("Servers", "sh")).splitlines()
@@ -241,7 +258,7 @@ def test_every_snippet_is_run() -> None:
     tested = {
         "pytest": 1,
         "httpx and httpcore": 1,
-        "aiohttp": 1,
+        "aiohttp": 2,
         "Servers": 2,
         "Workers and what they do": 1,
         "Jupyter and IPython": 4,
