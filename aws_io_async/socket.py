@@ -438,7 +438,7 @@ class Socket:
         still sent; data that waits to be written is lost. The file of a LOCAL listener stays.
         """
         if self.is_open:
-            self._let_go()
+            self._let_go("is closed")
             self._sock.close()
 
     def detach(self) -> OsSocket:
@@ -449,12 +449,12 @@ class Socket:
         """
         if not self.is_open:
             raise self._closed()
-        self._let_go()
+        self._let_go("is handed over")
         return moved(self._sock)
 
-    def _let_go(self) -> None:
+    def _let_go(self, how: str) -> None:
         self._io.require_loop_or_idle()
-        logger.debug("%r is closed", self)
+        logger.debug("%r %s", self, how)
         self._move_to(SocketState.CLOSED)
         self._io.close()
 

@@ -153,6 +153,18 @@ async def test_detach_hands_the_descriptor_over() -> None:
             assert await client.read() == b"def"
 
 
+async def test_the_log_does_not_call_closed_what_was_handed_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with connected() as (client, server):
+        caplog.set_level("DEBUG", "aws_io_async.socket")
+        server.detach().close()
+        client.close()
+        handed_over, closed = caplog.messages
+        assert handed_over.endswith("is handed over")
+        assert closed.endswith("is closed")
+
+
 async def test_from_socket_takes_the_descriptor_over() -> None:
     left, right = stdlib.socketpair()
     fd = left.fileno()
