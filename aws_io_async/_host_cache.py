@@ -206,6 +206,7 @@ class HostEntry(Generic[W]):
         "asked",
         "cached",
         "config",
+        "failing",
         "host",
         "last_asked",
         "last_query",
@@ -231,6 +232,8 @@ class HostEntry(Generic[W]):
         """When the last query ended."""
         self.shortest_ttl = math.inf
         """That of the last answer."""
+        self.failing = False
+        """Whether the last query failed."""
 
     def __repr__(self) -> str:
         counts = f"{len(self.aaaa.good)} AAAA, {len(self.a.good)} A"
@@ -311,6 +314,7 @@ class HostEntry(Generic[W]):
         self.a.clear_up(now, outage=outage)
         self.aaaa.clear_up(now, outage=outage)
         self.last_query = now
+        self.failing = outage
         self._move(EntryState.IDLE if self.cached else EntryState.ENDED)
 
     def _records(self, record_type: AddressRecordType) -> _Records:

@@ -36,6 +36,24 @@ def server() -> Iterator[DnsServer]:
         yield server
 
 
+# Outages
+
+
+@ours
+async def test_an_outage_is_a_line_in_the_log_when_it_begins_and_when_it_ends(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    down = OSError("no server answers")
+    lookup = Lookup(["10.0.0.1"], down, down, down, ["10.0.0.1"])
+    caplog.set_level("INFO", "aws_io_async.dns")
+    await make(lookup, resolve_frequency=0.1).resolve_host(HOST)
+    await lookup.asked.reaches(6)  # so the fifth has ended
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", f"{HOST}: lookup failed: {down!r}"),
+        ("INFO", f"{HOST}: found 1 addresses, after lookups that failed"),
+    ]
+
+
 # Broken answers
 
 

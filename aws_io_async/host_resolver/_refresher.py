@@ -1,6 +1,7 @@
 """Keeping a cache fresh: which lookup is made when, and what becomes of its result."""
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -97,11 +98,8 @@ class Refresher:
                 found = _checked(result)
             except Exception as exc:
                 error = exc
-        if error is None:
-            logger.debug("%s: found %d addresses", entry.host, len(found))
-        else:
-            logger.warning("%s: lookup failed: %r", entry.host, error)
         with self._lock:
+            was_failing = entry.failing
             self._cache.lookups += 1
             self._cache.failed_lookups += error is not None
             if error is None:
@@ -110,6 +108,7 @@ class Refresher:
                 entry.failed(self._clock())
             waiters, entry.waiters = entry.waiters, []
             served = [(waiter, entry.take()) for waiter in waiters]
+        _log(entry.host, len(found), error, was_failing)
         for waiter, addresses in served:
             if addresses:
                 waiter.set_result(addresses)
@@ -117,6 +116,17 @@ class Refresher:
                 assert error is not None  # an answer has an address at least
                 waiter.set_exception(_as_ours(error, entry.host))
         self._attend_to(entry)
+
+
+def _log(host: str, found: int, error: BaseException | None, was_failing: bool) -> None:
+    """An outage's beginning and end are told; in between there may be a lookup each second."""
+    if error is not None:
+        level = logging.DEBUG if was_failing else logging.WARNING
+        logger.log(level, "%s: lookup failed: %r", host, error)
+    elif was_failing:
+        logger.info("%s: found %d addresses, after lookups that failed", host, found)
+    else:
+        logger.debug("%s: found %d addresses", host, found)
 
 
 def default_dns_resolve(host: str) -> list[ResolvedAddress]:
