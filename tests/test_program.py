@@ -84,6 +84,21 @@ def test_python_itself_gives_no_loop_of_ours(tmp_path: Path) -> None:
     assert "aws_io_async" not in python("program.py", folder=tmp_path).stdout
 
 
+def test_asyncios_prompt_is_on_ours(tmp_path: Path) -> None:
+    """`python -m asyncio`, the one that has `await`."""
+    done = subprocess.run(
+        [sys.executable, *RUN, "-m", "asyncio"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        input="type(await asyncio.sleep(0, asyncio.get_running_loop())).__module__\nexit()\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert "'aws_io_async." in done.stdout, done.stderr
+
+
 def test_get_event_loop_without_a_running_loop(tmp_path: Path) -> None:
     program = """
         import asyncio, warnings
