@@ -279,13 +279,19 @@ class ExponentialBackoffRetryStrategy(RetryStrategy):
         random: Random | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        self._options = options or BackoffOptions()
+        self._options = _checked(options) or BackoffOptions()
         self._random = random or SystemRandom()
         self._sleep = sleep
 
     async def acquire_retry_token(self, partition: str | None = None) -> RetryToken:
         """A token; `partition` plays no part, and there is nothing to wait for."""
         return RetryToken(Backoff(self._options, self._random), self._sleep)
+
+
+def _checked(options: BackoffOptions | None) -> BackoffOptions | None:
+    if options is not None and not isinstance(options, BackoffOptions):
+        raise TypeError(f"options must be BackoffOptions, not {options!r}")
+    return options
 
 
 class StandardRetryStrategy(RetryStrategy):
@@ -308,7 +314,7 @@ class StandardRetryStrategy(RetryStrategy):
         random: Random | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        self._options = options or BackoffOptions(max_retries=3)
+        self._options = _checked(options) or BackoffOptions(max_retries=3)
         self._budget = _SharedBudget(bucket_capacity)
         self._random = random or SystemRandom()
         self._sleep = sleep

@@ -92,4 +92,6 @@ async def open_and_run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 2 or sys.argv[1:2] in (["-h"], ["--help"]):
+        sys.exit(__doc__)
     run(open_and_run(sys.argv[1:]))

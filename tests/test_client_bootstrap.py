@@ -375,6 +375,23 @@ def test_a_group_must_be_one(bootstrap: Any) -> None:
         bootstrap(4)
 
 
+@pytest.mark.parametrize(
+    ("argument", "kind"),
+    [
+        ("host_resolver", "a HostResolver"),
+        ("host_resolution_config", "a HostResolutionConfig"),
+        ("retry_strategy", "a RetryStrategy"),
+    ],
+)
+async def test_what_a_client_works_with_must_be_of_its_kind(argument: str, kind: str) -> None:
+    options: dict[str, Any] = {argument: {"a": 1}}
+    in_call = options if argument == "retry_strategy" else {}
+    with pytest.raises(TypeError, match=f"{argument} must be {kind}, not {{'a': 1}}"):
+        await ClientBootstrap(**({} if in_call else options)).new_socket_channel(
+            LOOPBACK, 1, **in_call
+        )
+
+
 async def test_a_read_size_must_be_positive() -> None:
     with pytest.raises(ValueError, match="max_read_size must be positive, not 0"):
         await ClientBootstrap().new_socket_channel(LOOPBACK, 1, max_read_size=0)

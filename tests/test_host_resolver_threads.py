@@ -305,3 +305,5 @@ asyncio.run(main())
 def test_a_resolver_needs_room(make: Make) -> None:
     with pytest.raises(ValueError, match="max_entries must be 1 or more, not 0"):
         HostResolver(max_entries=0)
+    with pytest.raises(TypeError, match="config must be a HostResolutionConfig, not"):
+        HostResolver(config={})  # type: ignore[arg-type]  # what is tested

@@ -466,6 +466,11 @@ class TestAttempt:
         with pytest.raises(TypeError, match="coroutine functions"):
             strategy.retrying()(plain)  # type: ignore[arg-type]  # what is tested
 
+    @pytest.mark.parametrize("kind", [ExponentialBackoffRetryStrategy, StandardRetryStrategy])
+    def test_a_number_is_no_options(self, kind: type[RetryStrategy]) -> None:
+        with pytest.raises(TypeError, match="options must be BackoffOptions, not 3"):
+            kind(3)  # type: ignore[call-arg]  # what is tested
+
     def test_the_parentheses_must_be_there(self, strategy: RetryStrategy) -> None:
         with pytest.raises(TypeError, match=r"@strategy.retrying\(\), with parentheses"):
 

@@ -3,14 +3,16 @@
 import functools
 import operator
 import ssl
+from typing import Any, TypeVar
 
 from ..errors import ErrorCode, make
-from ..event_loop.group import EventLoopGroup
 from ..socket import SocketDomain, SocketOptions, SocketType
 from ..tls_context import TlsConnectionOptions, TlsContext
 
 Tls = TlsConnectionOptions | TlsContext | ssl.SSLContext
 """What says how to do TLS."""
+
+T = TypeVar("T")
 
 IP_DOMAINS = (SocketDomain.IPV4, SocketDomain.IPV6)
 
@@ -23,11 +25,12 @@ def check_whole_number(name: str, value: object) -> int:
         raise TypeError(f"{name} must be an int, not {value!r}") from None
 
 
-def check_group(group: EventLoopGroup | None) -> EventLoopGroup | None:
-    """TypeError for what is no group."""
-    if group is not None and not isinstance(group, EventLoopGroup):
-        raise TypeError(f"event_loop_group must be an EventLoopGroup, not {group!r}")
-    return group
+def check_optional(name: str, value: T, kind: type[Any]) -> T:
+    """The value; TypeError, which names the argument, if it is neither None nor of the class."""
+    if value is not None and not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise TypeError(f"{name} must be {article} {kind.__name__}, not {value!r}")
+    return value
 
 
 def check_place(host: object, port: object, options: SocketOptions | None) -> SocketOptions:

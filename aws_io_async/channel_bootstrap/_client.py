@@ -27,7 +27,7 @@ from ..socket import (
     validate_port_for_connect,
 )
 from ..tls_channel_handler import TlsChannelHandler
-from ._arguments import IP_DOMAINS, Tls, check_group, check_place, client_tls
+from ._arguments import IP_DOMAINS, Tls, check_optional, check_place, client_tls
 from ._setup import (
     ChannelSetup,
     Handlers,
@@ -70,9 +70,11 @@ class ClientBootstrap:
         tls_handler_factory: TlsHandlerFactory = TlsChannelHandler,
         attempt_delay: float = ATTEMPT_DELAY,
     ) -> None:
-        self._group = check_group(event_loop_group)
-        self._resolver = host_resolver
-        self._resolution = host_resolution_config
+        self._group = check_optional("event_loop_group", event_loop_group, EventLoopGroup)
+        self._resolver = check_optional("host_resolver", host_resolver, HostResolver)
+        self._resolution = check_optional(
+            "host_resolution_config", host_resolution_config, HostResolutionConfig
+        )
         self._attempt_delay = attempt_delay
         self._on_protocol_negotiated = on_protocol_negotiated
         self._tls_handler_factory = tls_handler_factory
@@ -148,7 +150,7 @@ class ClientBootstrap:
             resolver=self._resolver if self._resolver is not None else HostResolver.default(),
             config=host_resolution_config or self._resolution,
             attempt_delay=self._attempt_delay,
-            retry_strategy=retry_strategy,
+            retry_strategy=check_optional("retry_strategy", retry_strategy, RetryStrategy),
         )
         loop = self._choose_loop(requested_event_loop)
         return await run_on(loop, connector.run(), _discard)

@@ -25,7 +25,7 @@ from ..tls_channel_handler import TlsChannelHandler
 from ._arguments import (
     IP_DOMAINS,
     Tls,
-    check_group,
+    check_optional,
     check_place,
     check_whole_number,
     server_tls,
@@ -69,7 +69,7 @@ class ServerBootstrap:
         on_protocol_negotiated: OnProtocolNegotiated | None = None,
         tls_handler_factory: TlsHandlerFactory = TlsChannelHandler,
     ) -> None:
-        self._group = check_group(event_loop_group)
+        self._group = check_optional("event_loop_group", event_loop_group, EventLoopGroup)
         self._on_protocol_negotiated = on_protocol_negotiated
         self._tls_handler_factory = tls_handler_factory
 

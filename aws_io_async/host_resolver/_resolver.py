@@ -92,6 +92,8 @@ class HostResolver:
     ) -> None:
         if max_entries < 1:
             raise ValueError(f"max_entries must be 1 or more, not {max_entries}")
+        if config is not None and not isinstance(config, HostResolutionConfig):
+            raise TypeError(f"config must be a HostResolutionConfig, not {config!r}")
         self._max_entries = max_entries
         self._config = config or HostResolutionConfig()
         self._clock = clock
