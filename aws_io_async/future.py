@@ -170,7 +170,8 @@ class Future(Generic[T]):
 
         If it is done already, the callback is called at once, here. What it raises is logged. It
         runs in the context that it was registered in. Callbacks are called in the order of their
-        registration. Raises TypeError for a coroutine function, as all registrations do.
+        registration. Raises TypeError for a coroutine function and for what cannot be called, as
+        all registrations do.
         """
         if not self.register_callback_if_not_done(callback):
             self._call(callback)
@@ -181,7 +182,7 @@ class Future(Generic[T]):
         For callers to whom a call from within this one would do harm, by recursion or because of
         a lock they hold.
         """
-        _refuse_coroutine_function(callback)
+        _check_callback(callback)
         return self._register(object(), partial(copy_context().run, self._call, callback))
 
     def register_event_loop_callback(
@@ -194,7 +195,7 @@ class Future(Generic[T]):
         loop's exception handler. If the loop is closed by then, it is not called. Raises
         RuntimeError if the loop is closed now.
         """
-        _refuse_coroutine_function(callback)
+        _check_callback(callback)
         if loop.is_closed():
             raise RuntimeError("the event loop for the callback is closed")
         schedule = partial(_call_on, loop, callback, self, context=copy_context())
@@ -209,7 +210,7 @@ class Future(Generic[T]):
         As `register_event_loop_callback`. The channel is held from now on until the callback has
         been called, which it is also if the channel has been shut down by then.
         """
-        _refuse_coroutine_function(callback)
+        _check_callback(callback)
         channel.acquire_hold()
         try:
             self.register_event_loop_callback(
@@ -222,7 +223,9 @@ class Future(Generic[T]):
     def _call(self, callback: "Callable[[Future[T]], object]") -> None:
         try:
             callback(self)
-        except Exception:
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:  # CancelledError, too: it is not about whoever resolves the promise
             logger.exception("%r, registered for %r, raised", callback, self)
 
     def _register(self, key: object, callback: Callable[[], object]) -> bool:
@@ -236,11 +239,20 @@ class Future(Generic[T]):
         """Settle the future; False if it was settled before, and nothing has changed."""
         if self._settled.setdefault("outcome", outcome) is not outcome:
             return False
+        self._run_callbacks()
+        return True
+
+    def _run_callbacks(self) -> None:
+        """All of them, though one ends the program: nobody is to wait for ever because of that."""
         for key in list(self._callbacks):
             callback = self._callbacks.pop(key, None)
-            if callback is not None:
+            if callback is None:
+                continue
+            try:
                 callback()
-        return True
+            except BaseException:
+                self._run_callbacks()
+                raise
 
 
 class Promise(Generic[T]):
@@ -311,7 +323,9 @@ def _runs_a_loop() -> bool:
     return True
 
 
-def _refuse_coroutine_function(callback: object) -> None:
+def _check_callback(callback: object) -> None:
+    if not callable(callback):
+        raise TypeError(f"a callback must be callable, not {callback!r}")
     if inspect.iscoroutinefunction(callback):
         raise TypeError(
             f"a callback must be a plain function, not the coroutine function {callback!r}: "

@@ -105,6 +105,50 @@ class TestCallback:
         assert len(recorder.futures) == 1
         assert caplog.text.count("ZeroDivisionError: by broken()") == 2
 
+    def test_nor_does_one_that_finds_something_cancelled(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        promise: Promise[int] = Promise()
+        recorder = Recorder()
+
+        def look_at_another(_: Future[int]) -> None:
+            raise asyncio.CancelledError
+
+        promise.future.register_callback(look_at_another)
+        promise.future.register_callback(recorder)
+        with caplog.at_level(logging.ERROR):
+            assert promise.set_result(1)
+            promise.future.register_callback(look_at_another)
+        assert len(recorder.futures) == 1
+        assert caplog.text.count("CancelledError") >= 2
+
+    def test_one_that_ends_the_program_leaves_nobody_waiting(self) -> None:
+        promise: Promise[int] = Promise()
+        recorder = Recorder()
+        ended: list[str] = []
+
+        def end(why: str, _: Future[int]) -> None:
+            ended.append(why)
+            raise SystemExit(why)
+
+        promise.future.register_callback(partial(end, "first"))
+        promise.future.register_callback(partial(end, "second"))
+        promise.future.register_callback(recorder)
+        with pytest.raises(SystemExit):
+            promise.set_result(1)
+        assert ended == ["first", "second"]
+        assert len(recorder.futures) == 1
+
+    def test_what_cannot_be_called_is_refused_at_once(self) -> None:
+        promise: Promise[int] = Promise()
+        for register in (
+            promise.future.register_callback,
+            promise.future.register_callback_if_not_done,
+        ):
+            with pytest.raises(TypeError, match="callable, not None"):
+                register(None)  # type: ignore[arg-type]  # that is the point
+        assert promise.set_result(1)
+
     def test_it_runs_in_the_context_it_was_registered_in(self) -> None:
         user: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
         promise: Promise[int] = Promise()
