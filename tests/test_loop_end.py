@@ -18,6 +18,7 @@ from aws_io_async.event_loop.group import EventLoopGroup
 from aws_io_async.tls_context import TlsConnectionOptions
 from tests import loops
 from tests.bootstraps import LOOPBACK, PATIENCE, Echo, Journal, ended
+from tests.channels import collected_errors
 from tests.tls_peers import HOST, client_of, server_of
 
 
@@ -93,6 +94,17 @@ def test_a_loop_that_is_dropped_is_not_kept_by_its_channels(
         dropped = use_a_loop(listener.getsockname())
         gc.collect()
         assert dropped() is None
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+async def test_channels_that_are_dropped_are_no_error() -> None:
+    with collected_errors(), socket.create_server((LOOPBACK, 0)) as listener:
+        for _ in range(3):
+            await ClientBootstrap().new_socket_channel(*listener.getsockname())
+            gc.collect()
+            for _ in range(5):  # what their generator does is a task of the loop
+                await asyncio.sleep(0)
+            gc.collect()
 
 
 STUBBORN = """

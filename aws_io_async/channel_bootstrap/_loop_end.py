@@ -60,8 +60,9 @@ async def _at_the_end(channels: "weakref.WeakSet[Channel]") -> AsyncGenerator[No
     try:
         yield
     finally:
-        if channels and asyncio._get_running_loop() is not None:
-            await _end_all(list(channels))
+        alive = list(channels)  # a set of weak references may count some that are dropped just now
+        if alive and asyncio._get_running_loop() is not None:
+            await _end_all(alive)
 
 
 async def _end_all(channels: list[Channel]) -> None:
