@@ -14,6 +14,7 @@ from aws_io_async.host_resolver import (
     AddressRecordType,
     HostAddress,
     HostResolutionConfig,
+    HostResolver,
     ResolvedAddress,
     default_dns_resolve,
 )
@@ -302,6 +303,16 @@ async def test_a_configuration_given_with_a_call_holds_from_then_on(make: Make) 
     await resolver.resolve_host("example.test")
     at_once(resolver.resolve_host("example.test", HostResolutionConfig(resolve_frequency=0.1)))
     await lookup.asked.reaches(3)
+
+
+async def test_what_is_no_configuration_is_refused_and_not_kept(make: Make) -> None:
+    resolver = make(Lookup(["10.0.0.1"]))
+    junk: Any = {"max_ttl": 5}
+    with pytest.raises(TypeError, match=r"config must be a HostResolutionConfig, not \{"):
+        await resolver.resolve_host("example.test", junk)
+    assert addresses(await resolver.resolve_host("example.test")) == ["10.0.0.1"]
+    with pytest.raises(TypeError, match="config must be a HostResolutionConfig"):
+        HostResolver(config=junk)
 
 
 async def test_another_lookup_for_the_host_drops_what_is_known(make: Make) -> None:

@@ -72,7 +72,8 @@ class HostResolver:
 
     `max_entries`: hosts in the cache; the one asked for least recently makes room. `config`: how
     hosts are looked up, for calls that do not say. `clock`: the time in seconds by which addresses
-    expire, for tests. Raises ValueError if `max_entries` is less than one.
+    expire, for tests. Raises ValueError if `max_entries` is less than one, TypeError if `config` is
+    none.
 
     There is no thread until the first name is looked up, and 8 at most after that, all daemons. A
     forked child finds the cache empty, and starts threads of its own. Close it by `shutdown`, or
@@ -92,8 +93,7 @@ class HostResolver:
     ) -> None:
         if max_entries < 1:
             raise ValueError(f"max_entries must be 1 or more, not {max_entries}")
-        if config is not None and not isinstance(config, HostResolutionConfig):
-            raise TypeError(f"config must be a HostResolutionConfig, not {config!r}")
+        _check_config(config)
         self._max_entries = max_entries
         self._config = config or HostResolutionConfig()
         self._clock = clock
@@ -155,6 +155,7 @@ class HostResolver:
         if address is not None:
             return [HostAddress(host, address, ResolvedAddress(address).record_type)]
         name = _names.normalize(host)
+        _check_config(config)
         waiter: Waiter = Promise()
         with self._lock:
             refresher = self._running_refresher()
@@ -298,6 +299,12 @@ class HostResolver:
         if self._refresher is None:
             self._refresher = Refresher(self._cache, self._lock, self._clock, self._config)
         return self._refresher
+
+
+def _check_config(config: object) -> None:
+    """One that is none would be kept, and keep whoever asks next from an answer."""
+    if config is not None and not isinstance(config, HostResolutionConfig):
+        raise TypeError(f"config must be a HostResolutionConfig, not {config!r}")
 
 
 def _key(host: str) -> str:
