@@ -8,6 +8,7 @@ addresses need.
 """
 
 import enum
+import operator
 import os
 import socket
 import sys
@@ -229,14 +230,15 @@ def validate_port_for_connect(port: int, domain: SocketDomain) -> None:
 def validate_port_for_bind(port: int, domain: SocketDomain) -> None:
     """Raise IO_SOCKET_INVALID_ADDRESS if `port` cannot be bound to.
 
-    IPV4 and IPV6: 0 (any) to 65535. VSOCK: any 32 bits. LOCAL: not looked at.
+    IPV4 and IPV6: 0 (any) to 65535. VSOCK: any 32 bits. LOCAL: not looked at. TypeError for what is
+    no whole number.
     """
     if domain is SocketDomain.LOCAL:
         return
     if domain not in (SocketDomain.IPV4, SocketDomain.IPV6, SocketDomain.VSOCK):
         raise _invalid_address(f"port {port}: {domain!r} is no SocketDomain")
     limit = _MAX_UINT32 if domain is SocketDomain.VSOCK else _MAX_UINT16
-    if not 0 <= port <= limit:
+    if not 0 <= operator.index(port) <= limit:
         raise _invalid_address(f"port {port} for {domain.name}: it is at most {limit}")
 
 

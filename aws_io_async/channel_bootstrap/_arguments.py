@@ -33,6 +33,13 @@ def check_optional(name: str, value: T, kind: type[Any]) -> T:
     return value
 
 
+def check_callables(**functions: object) -> None:
+    """Raise TypeError for what is neither None nor can be called."""
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be callable, not {function!r}")
+
+
 def check_place(host: object, port: object, options: SocketOptions | None) -> SocketOptions:
     """The options, those by default if there are none.
 

@@ -27,7 +27,14 @@ from ..socket import (
     validate_port_for_connect,
 )
 from ..tls_channel_handler import TlsChannelHandler
-from ._arguments import IP_DOMAINS, Tls, check_optional, check_place, client_tls
+from ._arguments import (
+    IP_DOMAINS,
+    Tls,
+    check_callables,
+    check_optional,
+    check_place,
+    client_tls,
+)
 from ._setup import (
     ChannelSetup,
     Handlers,
@@ -58,6 +65,8 @@ class ClientBootstrap:
     - `on_protocol_negotiated(slot, protocol)`: makes the handler for what ALPN has settled on.
     - `tls_handler_factory`: for a TLS implementation of one's own.
     - `attempt_delay`: seconds after which the next address is tried as well (RFC 8305).
+
+    Raises TypeError for what is of the wrong type, ValueError for a delay that is negative.
     """
 
     def __init__(
@@ -75,6 +84,8 @@ class ClientBootstrap:
         self._resolution = check_optional(
             "host_resolution_config", host_resolution_config, HostResolutionConfig
         )
+        if not attempt_delay >= 0:
+            raise ValueError(f"attempt_delay must be 0 or more seconds, not {attempt_delay!r}")
         self._attempt_delay = attempt_delay
         self._on_protocol_negotiated = on_protocol_negotiated
         self._tls_handler_factory = tls_handler_factory
@@ -130,6 +141,8 @@ class ClientBootstrap:
         running loop.
         """
         options = check_place(host, port, socket_options)
+        check_callables(on_creation=on_creation, on_setup=on_setup, on_shutdown=on_shutdown)
+        check_optional("requested_event_loop", requested_event_loop, asyncio.AbstractEventLoop)
         validate_port_for_connect(port, options.domain)
         setup = ChannelSetup(
             tls=client_tls(tls, host, options.domain),

@@ -25,6 +25,7 @@ from ..tls_channel_handler import TlsChannelHandler
 from ._arguments import (
     IP_DOMAINS,
     Tls,
+    check_callables,
     check_optional,
     check_place,
     check_whole_number,
@@ -114,6 +115,12 @@ class ServerBootstrap:
         running loop; the listener itself is on a loop of the group.
         """
         options = check_place(host, port, socket_options)
+        check_callables(
+            on_incoming_channel_creation=on_incoming_channel_creation,
+            on_incoming_channel_setup=on_incoming_channel_setup,
+            on_incoming_channel_shutdown=on_incoming_channel_shutdown,
+            on_destroy=on_destroy,
+        )
         if options.domain in IP_DOMAINS:
             domain = SocketDomain.IPV6 if ":" in host else SocketDomain.IPV4
             options = dataclasses.replace(options, domain=domain)

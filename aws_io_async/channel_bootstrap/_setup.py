@@ -23,7 +23,7 @@ from ..message_pool import MAX_FRAGMENT_SIZE
 from ..socket_channel_handler import SocketChannelHandler
 from ..tls_channel_handler import TlsChannelHandler
 from ..tls_context import TlsConnectionOptions
-from ._arguments import check_whole_number
+from ._arguments import check_callables, check_whole_number
 from ._loop_end import living_channels
 
 Notified = Callable[[Channel | None, BaseException | None], object]
@@ -68,6 +68,10 @@ class ChannelSetup:
     def __post_init__(self) -> None:
         if self.handlers is not None and not callable(self.handlers):
             raise TypeError(f"handlers must be a function that makes them, not {self.handlers!r}")
+        check_callables(
+            tls_handler_factory=self.tls_handler_factory,
+            on_protocol_negotiated=self.on_protocol_negotiated,
+        )
         if check_whole_number("max_read_size", self.max_read_size) < 1:
             raise ValueError(f"max_read_size must be positive, not {self.max_read_size!r}")
 
