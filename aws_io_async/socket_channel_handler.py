@@ -20,6 +20,7 @@ Source: aws-c-io's `socket_channel_handler.c`.
 """
 
 import asyncio
+import operator
 import sys
 from collections import deque
 from collections.abc import Awaitable
@@ -68,9 +69,9 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
         half_close: bool = False,
         close_timeout: float = CLOSE_TIMEOUT,
     ) -> None:
-        if max_read_size <= 0:
+        if operator.index(max_read_size) <= 0:
             raise ValueError(f"max_read_size must be positive, not {max_read_size!r}")
-        if close_timeout < 0:
+        if not close_timeout >= 0:
             raise ValueError(f"close_timeout must not be negative, but is {close_timeout!r}")
         self._max_read_size = max_read_size
         self._half_close = half_close

@@ -12,7 +12,7 @@ import pytest
 
 from aws_io_async import EventLoop
 from aws_io_async.channel import Channel, ChannelHandler, ChannelState, ChannelTask
-from aws_io_async.errors import CommonErrorCode, ErrorCode
+from aws_io_async.errors import CommonErrorCode, ErrorCode, OperationCancelledError
 from aws_io_async.event_loop.group import EventLoopGroup
 from aws_io_async.message_pool import IoMessage, MessageType
 from tests import channels
@@ -124,6 +124,37 @@ async def test_open_raises_what_on_setup_raises() -> None:
     with pytest.raises(OSError, match="no cable"):
         await Channel.open(on_setup=on_setup)
     assert isinstance(await ended(seen[0]), OSError)
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [(StopIteration(), RuntimeError), (asyncio.CancelledError(), OperationCancelledError)],
+)
+async def test_open_does_not_take_what_on_setup_raises_for_its_own(
+    raised: BaseException, expected: type[Exception]
+) -> None:
+    """An iterator that has no more, or something else that was cancelled."""
+
+    def on_setup(channel: Channel, _: BaseException | None) -> None:
+        raise raised
+
+    with collected_errors() as errors:
+        async with asyncio.timeout(channels.PATIENCE):
+            with pytest.raises(expected):
+                await Channel.open(on_setup=on_setup)
+        await turns()
+        errors.clear()
+
+
+async def test_arguments_that_cannot_be() -> None:
+    wrong: Any = 5
+    for arguments in {"on_setup": wrong}, {"on_shutdown": wrong}:
+        with pytest.raises(TypeError, match="must be callable, not 5"):
+            Channel(**arguments)
+    with pytest.raises(ValueError, match="-1"):
+        Channel(window_update_threshold=-1)
+    with pytest.raises(TypeError):
+        await Channel.open(no_such_argument=1)
 
 
 async def test_a_cancelled_open_leaves_no_channel() -> None:

@@ -118,6 +118,10 @@ async def test_misuse_of_handlers_is_told_at_once() -> None:
             channel.append("a")  # type: ignore[arg-type]  # the point
         with pytest.raises(ValueError, match="must not be negative: -1"):
             channel.append(Shrinking())
+        half = Stage("c")
+        half.initial_window_size = 0.5  # type: ignore[assignment]  # the point
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            channel.append(half)
         assert order(channel) == ["a", "b"]
         gone = b.place
         gone.remove()

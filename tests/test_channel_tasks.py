@@ -350,6 +350,19 @@ async def test_statistics_are_reported_left_to_right_at_an_interval() -> None:
     assert reader.closed
 
 
+async def test_what_cannot_be_reported_to_is_refused_and_changes_nothing() -> None:
+    one, restless = Reader(), Reader()
+    restless.report_interval_ms = 0
+    async with pipeline(Counting("a")) as channel:
+        channel.set_statistics_handler(one)
+        with pytest.raises(TypeError, match="a channel reports to a StatisticsHandler"):
+            channel.set_statistics_handler(print)  # type: ignore[arg-type]  # the point
+        with pytest.raises(ValueError, match=r"report_interval_ms of .* must be positive"):
+            channel.set_statistics_handler(restless)
+        await one.next()
+        assert not one.closed
+
+
 async def test_another_handler_takes_over() -> None:
     one, two = Reader(), Reader()
     async with pipeline(Counting("a")) as channel:

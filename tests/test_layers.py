@@ -147,6 +147,7 @@ PACKAGES = {
         "_local_objects",
         "_waiters",
         "_shutdown",
+        "_state",
         "_channel",
     ],
     "async_stream": ["_off_loop", "_input", "_output", "_asyncio_ends", "_pump"],

@@ -5,6 +5,7 @@ how it ends in test_socket_channel_shutdown.
 """
 
 import asyncio
+import math
 import random
 import socket
 import sys
@@ -239,12 +240,22 @@ async def test_channel_connect_some_hosts_timeout() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"max_read_size": 0}, {"max_read_size": -1}, {"close_timeout": -0.1}],
+    [
+        {"max_read_size": 0},
+        {"max_read_size": -1},
+        {"close_timeout": -0.1},
+        {"close_timeout": math.nan},
+    ],
     ids=str,
 )
 def test_arguments_that_cannot_be(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(arguments))} must"):
         SocketChannelHandler(**arguments)
+
+
+def test_a_read_size_is_a_whole_number() -> None:
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        SocketChannelHandler(max_read_size=2.5)  # type: ignore[arg-type]  # the point
 
 
 async def test_what_it_knows_of_its_connection() -> None:

@@ -11,9 +11,10 @@ the life of a channel, `_shutdown` how it ends, `_slot` the passing of messages,
 the read windows are topped up, `_lane` handlers that are coroutines, `_tasks` the tasks.
 """
 
-from ._channel import Channel, ChannelState
+from ._channel import Channel
 from ._handler import ChannelDirection, ChannelHandler
 from ._slot import ChannelSlot
+from ._state import ChannelState
 from ._tasks import ChannelTask
 
 __all__ = [

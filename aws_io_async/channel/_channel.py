@@ -9,7 +9,6 @@ closed.
 
 import asyncio
 import contextlib
-import enum
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from ._handler import ChannelHandler
 from ._reports import Reports
 from ._shutdown import Shutdown, kept_error
 from ._slot import ChannelSlot, check_handler
+from ._state import LEGAL_MOVES, ChannelState
 from ._tasks import ChannelTask, TaskQueue
 from ._waiters import Waiters, resolve
 from ._windows import WINDOW_UPDATE_THRESHOLD, ReadWindows
@@ -32,24 +32,6 @@ from ._windows import WINDOW_UPDATE_THRESHOLD, ReadWindows
 Notified = Callable[["Channel", BaseException | None], object]
 
 logger = log.logger(log.LogSubject.CHANNEL)
-
-
-class ChannelState(enum.Enum):
-    """Where a channel is in its life."""
-
-    SETTING_UP = "setting up"
-    ACTIVE = "active"
-    SHUTTING_DOWN = "shutting down"
-    SHUT_DOWN = "shut down"
-
-
-LEGAL_MOVES = {
-    ChannelState.SETTING_UP: {ChannelState.ACTIVE},
-    ChannelState.ACTIVE: {ChannelState.SHUTTING_DOWN},
-    ChannelState.SHUTTING_DOWN: {ChannelState.SHUT_DOWN},
-    ChannelState.SHUT_DOWN: set[ChannelState](),
-}
-"""Each state's possible next ones."""
 
 
 class Channel:
@@ -60,6 +42,7 @@ class Channel:
     `on_shutdown(channel, error)` is called there when all has ended; error is None if nothing
     went wrong. With `enable_read_back_pressure` handlers get no more than their windows allow;
     `window_update_threshold` is in bytes. If `on_setup` raises, the channel is shut down with that.
+    Raises TypeError for callbacks that cannot be called, ValueError for a negative threshold.
 
     Where no thread is named, methods are for the loop's thread, and raise
     ERROR_IO_EVENT_LOOP_THREAD_ONLY in another. Those that change the chain raise
@@ -82,6 +65,11 @@ class Channel:
         enable_read_back_pressure: bool = False,
         window_update_threshold: int = WINDOW_UPDATE_THRESHOLD,
     ) -> None:
+        for callback in on_setup, on_shutdown:
+            if callback is not None and not callable(callback):
+                raise TypeError(f"on_setup and on_shutdown must be callable, not {callback!r}")
+        if window_update_threshold < 0:
+            raise ValueError(f"windows are never down to {window_update_threshold!r} bytes")
         self._state = ChannelState.SETTING_UP
         self.loop = loop if loop is not None else asyncio.get_running_loop()
         self.read_back_pressure_enabled = enable_read_back_pressure
@@ -131,7 +119,7 @@ class Channel:
                 if on_setup is not None:
                     on_setup(channel, error)
             except BaseException as exc:
-                failure = exc
+                failure = kept_error(exc)
                 raise
             finally:
                 with contextlib.suppress(RuntimeError):  # the caller's loop has ended meanwhile
@@ -182,8 +170,9 @@ class Channel:
         return f"<Channel {id(self):#x} {self._state.value} [{handlers}]>"
 
     def __del__(self) -> None:
-        if self._state is not ChannelState.ACTIVE or self.first_slot is None:
-            return  # the constructor may have failed before there was more than a state
+        # The constructor may have failed before there was a state, or more than that.
+        if getattr(self, "_state", None) is not ChannelState.ACTIVE or self.first_slot is None:
+            return
         if self.first_slot.handler is not None and not self.loop.is_closed():
             warnings.warn(f"unclosed channel {self!r}", ResourceWarning, source=self)
 
@@ -331,7 +320,8 @@ class Channel:
     def set_statistics_handler(self, handler: StatisticsHandler | None) -> None:
         """Report the handlers' figures at the handler's interval; None ends that.
 
-        The channel owns `handler`, and closes it when it gets another or ends.
+        The channel owns `handler`, and closes it when it gets another or ends. TypeError for what
+        is no handler, ValueError for an interval that is not positive.
         """
         self._check_thread()
         if handler is not None:

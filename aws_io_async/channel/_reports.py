@@ -22,7 +22,15 @@ class Reports:
         self._begin_ms = 0
 
     def set_handler(self, handler: StatisticsHandler | None) -> None:
-        """Report to `handler` from now on, which is this object's to close; None: to nobody."""
+        """Report to `handler` from now on, which is this object's to close; None: to nobody.
+
+        TypeError for what is no handler, ValueError for an interval that is not positive.
+        """
+        if handler is not None:
+            if not isinstance(handler, StatisticsHandler):
+                raise TypeError(f"a channel reports to a StatisticsHandler, not to {handler!r}")
+            if not handler.report_interval_ms > 0:
+                raise ValueError(f"report_interval_ms of {handler!r} must be positive")
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -21,6 +21,7 @@ Source: aws-c-io's `channel.h` and `channel.c`.
 """
 
 import asyncio
+import operator
 import sys
 from collections.abc import Callable
 from threading import get_ident
@@ -425,13 +426,14 @@ class ChannelSlot:
 def check_handler(handler: ChannelHandler) -> int:
     """The initial window of a handler that can be put in a slot.
 
-    TypeError if it is none, RuntimeError if it has a slot, ValueError if its window is negative.
+    TypeError if it is none, or its window is no whole number; RuntimeError if it has a slot,
+    ValueError if its window is negative.
     """
     if not isinstance(handler, ChannelHandler):
         raise TypeError(f"a slot takes a ChannelHandler, not {handler!r}")
     if handler.slot is not None:
         raise RuntimeError(f"{handler!r} has a slot already: a handler serves one channel")
-    window = handler.initial_window_size
+    window = operator.index(handler.initial_window_size)
     if window < 0:
         raise ValueError(f"initial_window_size of {handler!r} must not be negative: {window!r}")
     return window

@@ -48,7 +48,9 @@ def resolve(future: "asyncio.Future[None]", error: BaseException | None = None) 
     """Make a future done, unless whoever waits for it has been cancelled."""
     if future.done():
         return
-    if error is not None:
+    if isinstance(error, StopIteration):  # which no `await` can raise: as coroutines have it
+        future.set_exception(RuntimeError("a callback raised StopIteration"))
+    elif error is not None:
         future.set_exception(error)
     else:
         future.set_result(None)
