@@ -6,7 +6,7 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -253,6 +253,15 @@ async def pipeline(*handlers: ChannelHandler, **options: Any) -> AsyncIterator[C
     finally:
         channel.shutdown(immediately=True)
         await ended(channel)
+
+
+def channel_of_a_closed_loop(factory: Callable[[], asyncio.AbstractEventLoop]) -> Channel:
+    """A channel whose loop was closed, and not run to its end before. Thread: without a loop."""
+    loop = factory()
+    try:
+        return loop.run_until_complete(Channel.open())
+    finally:
+        loop.close()
 
 
 def state(channel: Channel) -> ChannelState:

@@ -1,6 +1,7 @@
 """The life of a channel: set-up, threads, holds, and what it leaves behind."""
 
 import asyncio
+import contextlib
 import gc
 import threading
 import weakref
@@ -12,11 +13,27 @@ import pytest
 
 from aws_io_async import EventLoop
 from aws_io_async.channel import Channel, ChannelHandler, ChannelState, ChannelTask
-from aws_io_async.errors import CommonErrorCode, ErrorCode, OperationCancelledError
+from aws_io_async.errors import (
+    CommonErrorCode,
+    ErrorCode,
+    EventLoopShutdownError,
+    OperationCancelledError,
+)
 from aws_io_async.event_loop.group import EventLoopGroup
+from aws_io_async.event_loop.tasks import TaskStatus
 from aws_io_async.message_pool import IoMessage, MessageType
 from tests import channels
-from tests.channels import READ, App, Stage, Wire, collected_errors, ended, pipeline, state
+from tests.channels import (
+    READ,
+    App,
+    Stage,
+    Wire,
+    channel_of_a_closed_loop,
+    collected_errors,
+    ended,
+    pipeline,
+    state,
+)
 from tests.socket_tools import another_loop, on, raises, turns
 
 no_tasks_left = channels.no_tasks_left
@@ -361,11 +378,40 @@ async def test_the_text_of_a_channel_names_state_and_handlers() -> None:
         assert repr(slot) == "<ChannelSlot empty window=0>"
 
 
-async def test_a_loop_that_is_closed_takes_its_channels_along() -> None:
+async def test_a_loop_that_is_run_to_its_end_ends_its_channels() -> None:
+    """Also those that nobody made by a bootstrap; whoever waits for them is told."""
     factory = type(asyncio.get_running_loop())
     group = EventLoopGroup(1, loop_factory=factory)
+    told: list[TaskStatus] = []
     channel = await Channel.open(group.get_loop_at(0))
+    in_an_hour = channel.current_clock_time() + 3600 * 10**9
+    channel.schedule_task_future(ChannelTask(lambda _, status: told.append(status)), in_an_hour)
+    waiting = asyncio.ensure_future(ended(channel))
+    await turns()
     await group.aclose()
+    error = await waiting
+    assert isinstance(error, EventLoopShutdownError)
+    assert told == [TaskStatus.CANCELED]
+
+
+async def test_a_group_that_shuts_down_has_no_channel_opened_that_would_not_end() -> None:
+    factory = type(asyncio.get_running_loop())
+    for _ in range(10):
+        group = EventLoopGroup(1, loop_factory=factory)
+        loop = group.get_loop_at(0)
+        closing = asyncio.ensure_future(group.aclose())
+        await asyncio.sleep(0)
+        with contextlib.suppress(RuntimeError):
+            channel = await Channel.open(loop)
+            channel.shutdown()
+            await ended(channel)
+        await closing
+        with pytest.raises(RuntimeError):
+            Channel(loop)
+
+
+async def test_a_loop_that_is_merely_closed_takes_its_channels_along() -> None:
+    channel = await asyncio.to_thread(channel_of_a_closed_loop, type(asyncio.get_running_loop()))
     channel.shutdown()
     with raises(ErrorCode.IO_EVENT_LOOP_SHUTDOWN, "cannot end any more"):
         await channel.wait_closed()

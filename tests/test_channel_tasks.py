@@ -15,7 +15,15 @@ from aws_io_async.channel import Channel, ChannelSlot, ChannelTask
 from aws_io_async.event_loop.tasks import TaskStatus
 from aws_io_async.statistics import SampleInterval, SocketStatistics, StatisticsHandler
 from tests import channels
-from tests.channels import App, Stage, Wire, collected_errors, ended, pipeline
+from tests.channels import (
+    App,
+    Stage,
+    Wire,
+    channel_of_a_closed_loop,
+    collected_errors,
+    ended,
+    pipeline,
+)
 from tests.socket_tools import another_loop, on, turns
 
 no_tasks_left = channels.no_tasks_left
@@ -183,8 +191,7 @@ async def test_misuse_of_tasks_is_told_at_once() -> None:
 
 
 async def test_tasks_for_a_loop_that_is_closed() -> None:
-    async with another_loop() as loop:
-        channel = await Channel.open(loop)
+    channel = await asyncio.to_thread(channel_of_a_closed_loop, type(asyncio.get_running_loop()))
     task = ChannelTask(lambda *_: None)
     for schedule in (channel.schedule_task_now, channel.schedule_task_now_serialized):
         with pytest.raises(RuntimeError, match="closed"):

@@ -137,6 +137,7 @@ PACKAGES = {
         "group",
     ],
     "channel": [
+        "_loop_end",
         "_handler",
         "_lane",
         "_trace",
@@ -155,7 +156,7 @@ PACKAGES = {
     "pkcs11": ["_return_values", "_signatures", "_cryptoki", "_library", "_openssl", "_tls"],
     "testing": ["_loop", "_channel", "_rules", "_trial", "_check", "_streams", "_endpoint"],
     "channel_stream": ["_handler", "_attributes", "_stream", "_connect", "_serve"],
-    "channel_bootstrap": ["_arguments", "_loop_end", "_setup", "_client", "_server"],
+    "channel_bootstrap": ["_arguments", "_setup", "_client", "_server"],
     "observe": ["_loops", "_stalls", "_server", "_prometheus", "_channels"],
 }
 """Each package's files, from left to right."""

@@ -110,9 +110,9 @@ async def test_channels_that_are_dropped_are_no_error() -> None:
 STUBBORN = """
 import asyncio
 import logging
-from aws_io_async.channel import ChannelHandler
+from aws_io_async.channel import ChannelHandler, _loop_end
 from aws_io_async import new_event_loop
-from aws_io_async.channel_bootstrap import ClientBootstrap, ServerBootstrap, _loop_end
+from aws_io_async.channel_bootstrap import ClientBootstrap, ServerBootstrap
 
 class Stays(ChannelHandler):
     async def shutdown(self, *_):

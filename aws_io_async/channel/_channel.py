@@ -16,11 +16,13 @@ from typing import Any
 
 from .. import log
 from ..errors import AwsIoError, CommonErrorCode, ErrorCode, make
+from ..event_loop._crossing import call_on
 from ..event_loop._local_objects import Removed
 from ..message_pool import MessagePool, MessageType, PooledMessage
 from ..statistics import StatisticsHandler
 from . import _local_objects
 from ._handler import ChannelHandler
+from ._loop_end import LivingChannels, living_channels
 from ._reports import Reports
 from ._shutdown import Shutdown, kept_error
 from ._slot import ChannelSlot, check_handler
@@ -42,7 +44,10 @@ class Channel:
     `on_shutdown(channel, error)` is called there when all has ended; error is None if nothing
     went wrong. With `enable_read_back_pressure` handlers get no more than their windows allow;
     `window_update_threshold` is in bytes. If `on_setup` raises, the channel is shut down with that.
-    Raises TypeError for callbacks that cannot be called, ValueError for a negative threshold.
+    Raises TypeError for callbacks that cannot be called, ValueError for a negative threshold,
+    RuntimeError if the loop is closed, and IO_EVENT_LOOP_SHUTDOWN, which is one, if it is about to.
+    A loop that is run to its end, by `asyncio.run` or a group, ends its channels before, with
+    IO_EVENT_LOOP_SHUTDOWN.
 
     Where no thread is named, methods are for the loop's thread, and raise
     ERROR_IO_EVENT_LOOP_THREAD_ONLY in another. Those that change the chain raise
@@ -50,8 +55,8 @@ class Channel:
     """
 
     __slots__ = (
-        "__weakref__", "_has_ended", "_holds", "_lock", "_on_setup", "_on_shutdown", "_pool",
-        "_reports", "_shutdown", "_shutdown_requested", "_state", "_tasks",
+        "__weakref__", "_has_ended", "_holds", "_living", "_lock", "_on_setup", "_on_shutdown",
+        "_pool", "_reports", "_shutdown", "_shutdown_requested", "_state", "_tasks",
         "_tasks_of_handlers", "_thread_id", "_waiters", "_windows", "error", "first_slot",
         "is_clogged", "loop", "read_back_pressure_enabled", "window_update_threshold",
     )  # fmt: skip
@@ -83,6 +88,7 @@ class Channel:
         self._on_shutdown = on_shutdown
         self._thread_id: int | None = None
         self._pool: MessagePool | None = None
+        self._living: LivingChannels
         self._windows = ReadWindows(self)
         self._tasks = TaskQueue(self.loop, self.thread_is_callers_thread)
         self._reports = Reports(self)
@@ -95,7 +101,7 @@ class Channel:
         self._lock = threading.RLock()
         self._shutdown_requested = False
         self._holds = 0
-        self.loop.call_soon_threadsafe(self._set_up)
+        call_on(self.loop, self._set_up)
 
     @classmethod
     async def open(
@@ -137,6 +143,8 @@ class Channel:
     def _set_up(self) -> None:
         self._thread_id = threading.get_ident()
         self._pool = _local_objects.message_pool(self.loop)
+        self._living = living_channels(self.loop)
+        self._living.add(self)
         self._move_to(ChannelState.ACTIVE)
         logger.debug("%r is set up", self)
         on_setup, self._on_setup = self._on_setup, None
@@ -401,6 +409,7 @@ class Channel:
 
     def _end(self) -> None:
         self._move_to(ChannelState.SHUT_DOWN)
+        self._living.discard(self)
         logger.debug("%r: shutdown has ended", self)
         self._call(self._reports.set_handler, None)
         self._tasks.shut_down()

@@ -24,7 +24,6 @@ from ..socket_channel_handler import SocketChannelHandler
 from ..tls_channel_handler import TlsChannelHandler
 from ..tls_context import TlsConnectionOptions
 from ._arguments import check_callables, check_whole_number
-from ._loop_end import living_channels
 
 Notified = Callable[[Channel | None, BaseException | None], object]
 """Called on the channel's thread; the channel is None if there is none, because of the error."""
@@ -96,7 +95,7 @@ class NewChannel:
     """
 
     __slots__ = (
-        "_channel", "_living", "_negotiation", "_on_end", "_server_side", "_setup", "is_ready",
+        "_channel", "_negotiation", "_on_end", "_server_side", "_setup", "is_ready",
     )  # fmt: skip
 
     def __init__(
@@ -232,8 +231,6 @@ class NewChannel:
         for handler in setup.handlers() if setup.handlers is not None else ():
             channel.append(handler)
         self.is_ready = True
-        self._living = living_channels(channel.loop)
-        self._living.add(channel)
         if setup.on_setup is not None:
             setup.on_setup(channel, None)
 
@@ -262,7 +259,6 @@ class NewChannel:
         self._settle(error or _ended_too_early())
         if not self.is_ready:
             return
-        self._living.discard(channel)
         try:
             if self._setup.on_shutdown is not None:
                 self._setup.on_shutdown(channel, error)

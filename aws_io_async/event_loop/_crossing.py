@@ -37,6 +37,18 @@ def refuse_crossings(loop: asyncio.AbstractEventLoop) -> None:
         _ending.add(loop)
 
 
+def call_on(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+    """`loop.call_soon_threadsafe`, for what must not be forgotten. Thread: any.
+
+    Raises RuntimeError if the loop is closed, and IO_EVENT_LOOP_SHUTDOWN, which is one, if it is
+    one of a group that is shutting down.
+    """
+    with _lock:
+        if loop in _ending:
+            raise errors.make(ErrorCode.IO_EVENT_LOOP_SHUTDOWN, repr(loop))
+        loop.call_soon_threadsafe(callback)
+
+
 class Crossing(Generic[T]):
     """Runs a coroutine as a task of `loop`, in a copy of the present context. Thread: any.
 
@@ -50,10 +62,7 @@ class Crossing(Generic[T]):
         self._task: asyncio.Task[T] | None = None
         self._ended: Future[asyncio.Task[T]] = Future()
         self._ended.set_running_or_notify_cancel()  # to cancel a waiter does not cancel this
-        with _lock:
-            if loop in _ending:
-                raise RuntimeError(f"{loop!r} takes no more coroutines: it is about to close")
-            loop.call_soon_threadsafe(self._start)
+        call_on(loop, self._start)
 
     def _start(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Channels that are ready when their loop ends: they end before it.
+"""Channels that are alive when their loop ends: they end before it.
 
 Who runs a loop to its end, be it `asyncio.run` or a group, cancels its tasks, and then closes its
 asynchronous generators, which may wait for something meanwhile. A channel that is idle has no task;
@@ -8,19 +8,22 @@ so as long as there are channels, there is a generator for each loop, which ends
 import asyncio
 import weakref
 from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
 
 from .. import log
-from ..channel import Channel
 from ..errors import ErrorCode, make
+
+if TYPE_CHECKING:
+    from ._channel import Channel
 
 PATIENCE = 5.0
 """Seconds for handlers to end a channel at once; a loop must not be kept from its end for ever."""
 
-logger = log.logger(log.LogSubject.CHANNEL_BOOTSTRAP)
+logger = log.logger(log.LogSubject.CHANNEL)
 
 
 class LivingChannels:
-    """The channels of one loop that are ready, and the generator that ends them.
+    """The channels of one loop that have been set up, and the generator that ends them.
 
     It belongs to them alone: a generator holds its loop, which somebody may drop without an end.
     """
@@ -30,11 +33,11 @@ class LivingChannels:
         self._generator = _at_the_end(self._channels)
         _run_to_its_next_step(self._generator.__anext__())
 
-    def add(self, channel: Channel) -> None:
+    def add(self, channel: "Channel") -> None:
         """End it with its loop, unless it ends before."""
         self._channels.add(channel)
 
-    def discard(self, channel: Channel) -> None:
+    def discard(self, channel: "Channel") -> None:
         """It has ended. With the last one, nothing has to be done at the end any more."""
         self._channels.discard(channel)
         if not self._channels and _by_loop.pop(channel.loop, None) is not None:
@@ -65,7 +68,7 @@ async def _at_the_end(channels: "weakref.WeakSet[Channel]") -> AsyncGenerator[No
             await _end_all(alive)
 
 
-async def _end_all(channels: list[Channel]) -> None:
+async def _end_all(channels: "list[Channel]") -> None:
     _by_loop.pop(channels[0].loop, None)  # nobody has to let go of the generator any more
     for channel in channels:
         detail = f"{channel!r} was still there"
