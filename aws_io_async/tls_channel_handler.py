@@ -63,6 +63,8 @@ class TlsChannelHandler(ChannelHandler):
     message_overhead = RECORD_OVERHEAD
 
     def __init__(self, options: TlsConnectionOptions, server_side: bool) -> None:
+        if not isinstance(options, TlsConnectionOptions):
+            raise TypeError(f"options must be TlsConnectionOptions, not {options!r}")
         if options.context.server_side is not server_side:
             has, needs = ("a client", "a server") if server_side else ("a server", "a client")
             raise make(ErrorCode.IO_TLS_CTX_ERROR, f"the context is {has}'s, not {needs}'s")

@@ -200,9 +200,10 @@ class TlsConnectionOptions:
     - `advertise_alpn_message`: tell the next handler the negotiated protocol by a message.
     - `timeout`: seconds that the handshake may take; 0 for no limit.
 
-    Raises TypeError for another context than a TlsContext, IO_TLS_CTX_ERROR for a name that no
-    server can have and as `parse_alpn_list` does, ERROR_INVALID_ARGUMENT for a timeout that is
-    negative or not finite. Any thread.
+    Raises TypeError for another context than a TlsContext, a name that is no str, and a callback
+    that cannot be called; IO_TLS_CTX_ERROR for a name that no server can have and as
+    `parse_alpn_list` does, ERROR_INVALID_ARGUMENT for a timeout that is negative or not finite. Any
+    thread.
     """
 
     context: TlsContext
@@ -217,6 +218,9 @@ class TlsConnectionOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.context, TlsContext):
             raise TypeError(f"context must be a TlsContext, got {self.context!r}")
+        for callback in self.on_negotiation_result, self.on_data_read, self.on_error:
+            if callback is not None and not callable(callback):
+                raise TypeError(f"a callback must be callable, got {callback!r}")
         if self.server_name is not None:
             object.__setattr__(self, "server_name", _server_name(self.server_name))
         if self.alpn_list is not None:
@@ -242,6 +246,8 @@ class TlsConnectionOptions:
 
 def _server_name(name: str) -> str:
     """The name as certificates have it, if the TLS engine will take it."""
+    if not isinstance(name, str):
+        raise TypeError(f"server_name must be a str, got {name!r}")
     bare = name.removesuffix(".")
     try:
         encoded = bare.encode("idna")

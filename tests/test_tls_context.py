@@ -14,6 +14,7 @@ import trustme
 
 from aws_io_async import errors
 from aws_io_async.errors import ErrorCode
+from aws_io_async.tls_channel_handler import TlsChannelHandler
 from aws_io_async.tls_context import (
     TlsConnectionOptions,
     TlsContext,
@@ -343,6 +344,20 @@ def test_contexts_and_ssl_contexts_are_not_mixed_up() -> None:
 def test_names_that_no_server_has_are_refused(ca: trustme.CA, name: str) -> None:
     with pytest.raises(errors.TlsContextError, match="server"):
         TlsConnectionOptions(client_of(ca), name)
+
+
+def test_what_is_of_a_wrong_type_is_refused_at_once(ca: trustme.CA) -> None:
+    wrong: Any = 5
+    context = client_of(ca)
+    with pytest.raises(TypeError, match="server_name must be a str, got 5"):
+        TlsConnectionOptions(context, wrong)
+    for name in "on_negotiation_result", "on_data_read", "on_error":
+        arguments = {name: wrong}
+        with pytest.raises(TypeError, match="a callback must be callable, got 5"):
+            TlsConnectionOptions(context, **arguments)
+    options: Any = context
+    with pytest.raises(TypeError, match="options must be TlsConnectionOptions, not <TlsContext"):
+        TlsChannelHandler.client(options)
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf")])
