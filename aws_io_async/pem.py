@@ -93,7 +93,7 @@ def parse(pem: Source) -> list[PemObject]:
 
     Raises `AwsIoError` ERROR_PEM_MALFORMED, which names the line: if there is no object, a BEGIN or
     END line is damaged, alone or of another label than its counterpart, or what is between them is
-    not base64.
+    not base64. Raises TypeError for what is neither str nor bytes-like.
     """
     text = _normalized(pem)
     return [
@@ -157,7 +157,8 @@ class _Block(NamedTuple):
 
 def _normalized(pem: Source) -> bytes:
     """The text in bytes, every line ending in a newline, without a byte order mark."""
-    data = pem.encode(errors="replace") if isinstance(pem, str) else bytes(pem)
+    # Not `bytes(pem)`, which makes as many zeros as a number says.
+    data = pem.encode(errors="replace") if isinstance(pem, str) else bytes(memoryview(pem))
     data = data.removeprefix(b"\xef\xbb\xbf")
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 

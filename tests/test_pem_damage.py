@@ -3,6 +3,7 @@
 import base64
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import (
@@ -26,6 +27,13 @@ def parse_or_none(source: str | bytes) -> list[PemObject] | None:
         return pem.parse(source)
     except PemMalformedError:
         return None
+
+
+@pytest.mark.parametrize("source", [5, None, [45, 45], Path("server.pem")])
+def test_what_is_no_text_is_refused(source: Any) -> None:
+    for read in pem.parse, pem.sanitize:
+        with pytest.raises(TypeError, match="bytes-like"):
+            read(source)
 
 
 GOOD = block("CERTIFICATE", b"data")  # three lines
