@@ -10,6 +10,7 @@ and Jitter" (AWS Architecture Blog, 2015).
 
 import enum
 import math
+import operator
 from dataclasses import dataclass
 from random import Random
 
@@ -55,7 +56,7 @@ class BackoffOptions:
     jitter_mode: JitterMode = JitterMode.DEFAULT
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_retries <= MAX_RETRIES_LIMIT:
+        if not 0 <= operator.index(self.max_retries) <= MAX_RETRIES_LIMIT:
             raise _invalid(f"max_retries must be 0 to {MAX_RETRIES_LIMIT}, not {self.max_retries}")
         for name in ("scale_factor", "max_backoff"):
             seconds = getattr(self, name)
@@ -121,7 +122,7 @@ class RetryBudget:
 
     def __init__(self, capacity: int = 500) -> None:
         """`capacity`: units in each full bucket; below 1, raises ERROR_INVALID_ARGUMENT."""
-        if capacity < 1:
+        if operator.index(capacity) < 1:
             raise _invalid(f"the capacity of a bucket must be 1 or more, not {capacity}")
         self.capacity = capacity
         self._taken: dict[str, int] = {}

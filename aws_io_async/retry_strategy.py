@@ -123,8 +123,11 @@ class RetryToken:
         Raises IO_MAX_RETRIES_EXCEEDED, IO_RETRY_PERMISSION_DENIED when the partition's budget is
         spent, and ERROR_INVALID_STATE, a RuntimeError, if a retry of this token is under way
         already or success has been recorded. After a refusal the token is as it was before. So it
-        is when the wait is cancelled, but for one more retry counted.
+        is when the wait is cancelled, but for one more retry counted. Raises TypeError if
+        `error_type` is no RetryErrorType.
         """
+        if not isinstance(error_type, RetryErrorType):
+            raise TypeError(f"error_type must be a RetryErrorType, not {error_type!r}")
         self._move(RetryTokenState.WAITING)
         try:
             with self._lease(error_type):
@@ -198,7 +201,7 @@ class RetryStrategy(ABC):
 
         `partition` names what fails as a whole: a region, a service, a host; case is ignored, and
         None is the global partition. Raises IO_RETRY_PERMISSION_DENIED if the strategy lets
-        nothing be retried.
+        nothing be retried, and TypeError for a partition that has to be a str and is none.
         """
 
     @asynccontextmanager
@@ -321,6 +324,8 @@ class StandardRetryStrategy(RetryStrategy):
 
     async def acquire_retry_token(self, partition: str | None = None) -> RetryToken:
         """A token of `partition`; there is nothing to wait for."""
+        if partition is not None and not isinstance(partition, str):
+            raise TypeError(f"partition must be a str, not {partition!r}")
         backoff = Backoff(self._options, self._random)
         return _BudgetToken(backoff, self._sleep, self._budget, partition or GLOBAL_PARTITION)
 

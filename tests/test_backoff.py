@@ -63,6 +63,13 @@ class TestOptions:
         with pytest.raises(ValueError, match="capacity"):
             RetryBudget(0)
 
+    def test_what_is_counted_is_a_whole_number(self) -> None:
+        half: Any = 2.5
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            BackoffOptions(max_retries=half)
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            RetryBudget(half)
+
 
 class TestBackoff:
     def test_without_jitter_the_delay_doubles_up_to_the_limit(self) -> None:

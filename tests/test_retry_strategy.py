@@ -9,6 +9,7 @@ import gc
 import threading
 import weakref
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -476,6 +477,21 @@ class TestAttempt:
 
             @strategy.retrying  # type: ignore[arg-type]  # what is tested
             async def operation() -> None: ...
+
+    async def test_what_is_no_kind_of_error_is_refused_and_counts_for_nothing(
+        self, strategy: RetryStrategy
+    ) -> None:
+        wrong: Any = "TRANSIENT"
+        token = await strategy.acquire_retry_token()
+        with pytest.raises(TypeError, match="error_type must be a RetryErrorType, not 'TRANSIENT'"):
+            await token.schedule_retry(wrong)
+        assert token.state is RetryTokenState.READY
+        assert token.retries == 0
+
+    async def test_what_is_no_partition_is_refused_at_once(self) -> None:
+        wrong: Any = 5
+        with pytest.raises(TypeError, match="partition must be a str, not 5"):
+            await StandardRetryStrategy().acquire_retry_token(wrong)
 
     async def test_operations_side_by_side_do_not_disturb_one_another(self, sleeps: Sleeps) -> None:
         strategy = exponential(sleeps)
