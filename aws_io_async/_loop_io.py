@@ -180,6 +180,18 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
+def check_loop(loop: object) -> None:
+    """Raise TypeError for what is no loop."""
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        raise TypeError(f"an event loop is needed, not {loop!r}")
+
+
+def check_callback(callback: object) -> None:
+    """Raise TypeError for what cannot be called."""
+    if not callable(callback):
+        raise TypeError(f"callback must be callable, not {callback!r}")
+
+
 class LoopIo:
     """One descriptor's reads and writes. Thread: the loop's, once it has one.
 
@@ -199,7 +211,8 @@ class LoopIo:
     # The loop
 
     def assign(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Raises IO_EVENT_LOOP_ALREADY_ASSIGNED. Any thread."""
+        """Raises IO_EVENT_LOOP_ALREADY_ASSIGNED, TypeError for what is no loop. Any thread."""
+        check_loop(loop)
         if self.loop is not None:
             raise errors.make(ErrorCode.IO_EVENT_LOOP_ALREADY_ASSIGNED, repr(self._owner()))
         self.loop = loop

@@ -187,6 +187,8 @@ def options_of(sock: socket.socket) -> SocketOptions:
 
 def create(options: SocketOptions) -> socket.socket:
     """A new non-blocking OS socket with `options`. Raises what `socket()` and `apply` raise."""
+    if not isinstance(options, SocketOptions):
+        raise TypeError(f"options must be SocketOptions, not {options!r}")
     if options.domain not in _FAMILIES:
         raise errors.make(
             ErrorCode.IO_SOCKET_UNSUPPORTED_ADDRESS_FAMILY,
@@ -265,6 +267,12 @@ def _hint(address: str) -> str:
         return ": a path needs SocketDomain.LOCAL"
     is_like_a_name = ":" not in address and any(map(str.isalpha, address))
     return ", and names are not looked up here" if is_like_a_name else ""
+
+
+def check_endpoint(endpoint: object) -> None:
+    """Raise TypeError for what is none."""
+    if not isinstance(endpoint, SocketEndpoint):
+        raise TypeError(f"an address is a SocketEndpoint here, not {endpoint!r}")
 
 
 def to_sockaddr(endpoint: SocketEndpoint, domain: SocketDomain) -> Any:

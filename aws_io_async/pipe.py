@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Self
 
 from . import errors
-from ._loop_io import LoopIo, ReadEvent
+from ._loop_io import LoopIo, ReadEvent, check_callback, check_loop
 from .errors import AwsIoError, ErrorCode
 from .event_loop._socket_tools import Buffer, checked
 
@@ -32,7 +32,8 @@ def open_pipe(
 ) -> tuple["ReadEnd", "WriteEnd"]:
     """A new pipe, an end on each loop; by default both on the running one. Any thread.
 
-    Raises RuntimeError if a loop is left out where none runs, ERROR_MAX_FDS_EXCEEDED.
+    Raises RuntimeError if a loop is left out where none runs, TypeError for what is no loop,
+    ERROR_MAX_FDS_EXCEEDED.
     """
     if read_loop is None or write_loop is None:
         try:
@@ -41,6 +42,8 @@ def open_pipe(
             message = "no loop is running here: pass read_loop and write_loop"
             raise RuntimeError(message) from None
         read_loop, write_loop = read_loop or running, write_loop or running
+    check_loop(read_loop)
+    check_loop(write_loop)
     try:
         read_fd, write_fd = os.pipe()
     except OSError as exc:
@@ -149,9 +152,11 @@ class ReadEnd(_End):
         `callback(read_end, error)` tells that the write end is closed (IO_BROKEN_PIPE: what it
         wrote before can still be read, and no call follows).
 
-        Raises ERROR_IO_ALREADY_SUBSCRIBED, IO_BROKEN_PIPE if this end is closed.
+        Raises ERROR_IO_ALREADY_SUBSCRIBED, IO_BROKEN_PIPE if this end is closed, and TypeError for
+        what cannot be called.
         """
         self._require_open()
+        check_callback(callback)
 
         def tell(event: ReadEvent) -> None:
             closed = event is not ReadEvent.READABLE

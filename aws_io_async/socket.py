@@ -21,7 +21,7 @@ from socket import socket as OsSocket  # noqa: N812  # Python's own, to tell the
 from typing import Any, Self, TypeVar
 
 from . import errors, log
-from ._loop_io import LoopIo, ReadEvent
+from ._loop_io import LoopIo, ReadEvent, check_callback
 from ._os_socket import (
     MOVES,
     READABLE,
@@ -38,6 +38,7 @@ from ._socket_options import (
     SocketEndpoint,
     SocketOptions,
     SocketType,
+    check_endpoint,
     create,
     from_sockaddr,
     is_network_interface_name_valid,
@@ -97,7 +98,7 @@ class Socket:
     """The peer's address, once it has one. For an accepted LOCAL socket, the listener's."""
 
     def __init__(self, options: SocketOptions | None = None) -> None:
-        options = options or SocketOptions()
+        options = options if options is not None else SocketOptions()
         self._set_up(create(options), options, SocketState.INIT)
 
     def _set_up(
@@ -219,6 +220,7 @@ class Socket:
         stream = self.options.type is SocketType.STREAM
         bound = SocketState.BOUND if stream else SocketState.RECEIVING
         self._require_move("bind", bound)
+        check_endpoint(endpoint)
         validate_port_for_bind(endpoint.port, self.options.domain)
         address = to_sockaddr(endpoint, self.options.domain)
         try:
@@ -257,6 +259,7 @@ class Socket:
         """
         self._io.require_loop()
         self._require_move("connect", SocketState.CONNECTING)
+        check_endpoint(endpoint)
         validate_port_for_connect(endpoint.port, self.options.domain)
         address = to_sockaddr(endpoint, self.options.domain)
         self._move_to(SocketState.CONNECTING)
@@ -375,8 +378,10 @@ class Socket:
         `callback(socket, error)` tells that the peer has hung up (IO_SOCKET_CLOSED: what it sent
         before can still be read, and no call follows), or of an error of the socket.
 
-        Raises IO_SOCKET_NOT_CONNECTED if it cannot be read from, ERROR_IO_ALREADY_SUBSCRIBED.
+        Raises IO_SOCKET_NOT_CONNECTED if it cannot be read from, ERROR_IO_ALREADY_SUBSCRIBED, and
+        TypeError for what cannot be called.
         """
+        check_callback(callback)
         self._io.require_loop()
         self._require("subscribe", READABLE)
 

@@ -176,6 +176,21 @@ async def test_reads_of_nothing_are_refused(size: int) -> None:
 # Events
 
 
+async def test_what_cannot_be_called_is_no_callback() -> None:
+    nothing: Any = None
+    async with pipe() as (read_end, _, _):
+        with pytest.raises(TypeError, match="callback must be callable, not None"):
+            read_end.subscribe_to_readable_events(nothing)
+
+
+async def test_what_is_no_loop_is_refused_before_a_descriptor_is_opened() -> None:
+    wrong: Any = 5
+    with pytest.raises(TypeError, match="an event loop is needed, not 5"):
+        open_pipe(wrong)
+    with pytest.raises(TypeError, match="an event loop is needed, not 5"):
+        open_pipe(write_loop=wrong)
+
+
 async def test_pipe_readable_event_sent_after_write(loop_count: int) -> None:
     async with pipe(loop_count) as (read_end, write_end, on_reader):
         events = await on_reader(subscribe(read_end))

@@ -3,6 +3,7 @@
 import asyncio
 import socket as stdlib
 import ssl
+from typing import Any
 
 import pytest
 
@@ -252,3 +253,21 @@ async def test_repr_tells_descriptor_state_and_ends() -> None:
         assert f"fd={client.fileno()} CONNECTED" in text
         assert f"local={client.local_endpoint}" in text
         assert f"remote={client.remote_endpoint}" in text
+
+
+async def test_what_a_socket_cannot_use_is_refused_and_leaves_it_as_it_was() -> None:
+    wrong: Any = ("127.0.0.1", 80)
+    with pytest.raises(TypeError, match="options must be SocketOptions, not"):
+        Socket(wrong)
+    async with Socket() as sock:
+        with pytest.raises(TypeError, match="an event loop is needed, not"):
+            sock.assign_to_event_loop(wrong)
+        assert sock.loop is None
+        with pytest.raises(TypeError, match="an address is a SocketEndpoint here, not"):
+            sock.bind(wrong)
+        with pytest.raises(TypeError, match="an address is a SocketEndpoint here, not"):
+            await sock.connect(wrong)
+        port: Any = 80.5
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            await sock.connect(SocketEndpoint("127.0.0.1", port))
+        assert state(sock) is SocketState.INIT
