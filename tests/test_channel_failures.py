@@ -210,6 +210,25 @@ async def test_the_first_failure_is_the_error() -> None:
         assert await ended(channel) is first
 
 
+async def test_a_failure_that_comes_again_and_again_does_not_go_on_by_itself() -> None:
+    class Broken(Stage):
+        def increment_read_window(self, slot: ChannelSlot, size: int) -> None:
+            self.happened("increment")
+            raise ValueError("always")
+
+    lingering = Lingering()
+    with collected_errors() as errors:
+        async with pipeline(
+            Wire(), lingering, broken := Broken(window=0), App(), enable_read_back_pressure=True
+        ) as channel:
+            await lingering.has("shutdown read")
+            await turns(100)
+            assert len(broken.events) < 10
+            lingering.go_on.set()
+            assert isinstance(await ended(channel), ValueError)
+        errors.clear()
+
+
 async def test_what_comes_after_the_failure_is_dropped() -> None:
     error = OSError("broken")
     async with pipeline(

@@ -118,6 +118,53 @@ async def test_a_graceful_shutdown_waits_until_all_has_been_taken(
         assert "the shutdown waits until what has come is taken" in caplog.text
 
 
+class PassesOn(ChannelHandler):
+    """Has its neighbour's window."""
+
+    initial_window_size = 0
+
+
+class Fails(PassesOn):
+    """Raises in one of its methods."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self.error = OSError(f"it failed in {where}")
+
+    def process_read_message(self, slot: ChannelSlot, message: IoMessage) -> Any:
+        if self._where == "read":
+            raise self.error
+        if self._where == "read later":
+            return self._later()
+        return super().process_read_message(slot, message)
+
+    async def _later(self) -> None:
+        await turns()
+        raise self.error
+
+    def increment_read_window(self, slot: ChannelSlot, size: int) -> None:
+        if self._where == "increment" and size == 1:
+            raise self.error
+        super().increment_read_window(slot, size)
+
+
+@pytest.mark.parametrize("where", ["read", "read later", "increment"])
+@pytest.mark.parametrize("others", [0, 2])
+async def test_a_handler_that_has_failed_is_not_waited_for(
+    client: TlsConnectionOptions, server: ssl.SSLContext, where: str, others: int
+) -> None:
+    """Though TLS has more than its window has room for, and others are in between."""
+    fails, app = Fails(where), App(4)
+    async with in_memory(client, server, PassesOn()) as it:
+        for handler in *(PassesOn() for _ in range(others)), fails, app:
+            it.channel.append(handler)
+        await it.handshake()
+        await it.wire.feed(it.peer.write(b"0123456789" * 1000))
+        app.takes(1)
+        assert await it.closed() is fails.error
+        assert app.data == (b"0123" if where == "increment" else b"")
+
+
 async def test_an_immediate_shutdown_drops_what_was_not_taken(
     client: TlsConnectionOptions, server: ssl.SSLContext
 ) -> None:

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..errors import ErrorCode, make, translate
 from ..message_pool import IoMessage
+from ._handler import ChannelDirection
 
 if TYPE_CHECKING:
     from ._slot import ChannelSlot
@@ -309,6 +310,8 @@ class Lane:
             message.complete(channel, error)
         for lost in self.close():
             lost.complete(channel, error)
+        if self.slot.lane(ChannelDirection.READ) is self:
+            self.slot.open_for_good()
 
     def _set_free(self) -> None:
         self.at = None

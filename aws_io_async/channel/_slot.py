@@ -414,6 +414,15 @@ class ChannelSlot:
         if lane is self._writes:
             self._stepping = lane
 
+    def open_for_good(self) -> None:
+        """The handler has failed, and will not open its window any more.
+
+        Whoever to the left still has data may wait for that with the end of its read direction: let
+        it all come, and be dropped.
+        """
+        if self.window_size + self._batch < UNLIMITED // 2:  # else it has failed again
+            self.increment_read_window(UNLIMITED)
+
     def lane(self, direction: ChannelDirection) -> Lane | None:
         """Where the messages of one direction pass through; None without a handler."""
         return self._reads if direction is _READ else self._writes

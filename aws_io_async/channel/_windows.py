@@ -112,3 +112,4 @@ class ReadWindows:
                     raise
                 except BaseException as exc:
                     channel._failed(left.handler, exc)
+                    left.open_for_good()
