@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import log
 from .channel import Channel, ChannelDirection, ChannelHandler, ChannelSlot
+from .channel._slot import note_outcome
 from .errors import AwsIoError, ChannelError, CommonErrorCode, ErrorCode, make, translate
 from .message_pool import MAX_FRAGMENT_SIZE, IoMessage, MessageType
 from .statistics import SocketStatistics
@@ -137,11 +138,9 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
             return
         if self.slot is None or self._transport is not None:
             _turn_away(transport)
-            raise RuntimeError(
-                "put the handler in a slot before you connect it"
-                if self.slot is None
-                else f"{self!r} serves one connection: make another handler"
-            )
+            if self.slot is None:
+                raise RuntimeError("put the handler in a slot before you connect it")
+            raise RuntimeError(f"{self!r} serves one connection: make another handler")
         channel = self._channel
         self._transport = transport
         self._transport.set_write_buffer_limits(high=0)
@@ -235,23 +234,16 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
         if not self._half_close:
             error = make(ErrorCode.IO_SOCKET_CLOSED, f"{self._peer()} has ended its side".strip())
             self._channel.shutdown(error)
-        elif not self._can_pass_on():
+        elif (right := self._own_slot().right) is None or right.handler is None:
             return
         else:
-            message = IoMessage(message_type=MessageType.END_OF_INPUT)
-            self._own_slot().send_message(message, _READ)
+            self._own_slot().send_message(IoMessage(message_type=MessageType.END_OF_INPUT), _READ)
         self._end_is_held = False
-
-    def _can_pass_on(self) -> bool:
-        right = self._own_slot().right
-        return right is not None and right.handler is not None
 
     def process_read_message(self, slot: ChannelSlot, message: IoMessage) -> None:
         """Nobody is to the left: raises IO_CHANNEL_ERROR_ERROR_CANT_ACCEPT_INPUT."""
-        raise make(
-            ErrorCode.IO_CHANNEL_ERROR_ERROR_CANT_ACCEPT_INPUT,
-            "a socket's handler belongs in the first slot",
-        )
+        why = "a socket's handler belongs in the first slot"
+        raise make(ErrorCode.IO_CHANNEL_ERROR_ERROR_CANT_ACCEPT_INPUT, why)
 
     def increment_read_window(self, slot: ChannelSlot, size: int) -> None:
         self._follow_window()
@@ -279,9 +271,9 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
             return
         self.statistics.bytes_written += len(data)
         if message.on_completion is not None:
-            if transport.is_closing():  # type: ignore[union-attr]
-                self._in_flight.append(message)  # `connection_lost` knows why
-            else:
+            if message.on_completion is not note_outcome or transport.is_closing():  # type: ignore[union-attr]
+                self._complete(message)
+            else:  # of `write`, which sends no more in there
                 message.complete(slot.channel, None)
 
     def _write_otherwise(self, message: IoMessage) -> None:
@@ -293,13 +285,8 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
         if self._transport is None:
             self._refuse(message, make(ErrorCode.IO_SOCKET_NOT_CONNECTED, "not connected yet"))
         elif self._output_ended:
-            self._refuse(
-                message,
-                make(
-                    ErrorCode.IO_SOCKET_ILLEGAL_OPERATION_FOR_STATE,
-                    "our side was ended by END_OF_INPUT: nothing may be written after it",
-                ),
-            )
+            why = "our side was ended by END_OF_INPUT: nothing may be written after it"
+            self._refuse(message, make(ErrorCode.IO_SOCKET_ILLEGAL_OPERATION_FOR_STATE, why))
         elif self._lost is None or self._lost.done():
             message.complete(self._channel, make(ErrorCode.IO_SOCKET_CLOSED, self._peer()))
         elif self._direct:
@@ -313,19 +300,25 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
         message.complete(self._channel, error)
 
     def _complete(self, message: IoMessage) -> None:
-        """The transport took a message; tell its sender, unless the connection broke with it."""
-        if self.transport.is_closing():
+        """The transport took a message; tell its sender, unless the connection broke with it.
+
+        What the sender sends then goes by the queue: it would go deeper into the stack each time.
+        """
+        self._direct = False
+        if self._transport.is_closing():  # type: ignore[union-attr]  # there is one: see above
             self._in_flight.append(message)  # `connection_lost` knows why
-        else:
-            message.complete(self._channel, None)
+            return
+        self._direct = False
+        try:
+            message.complete(self.slot.channel, None)  # type: ignore[union-attr]  # and a slot
+        finally:
+            self._go_on_writing()
 
     def _end_output(self, message: IoMessage) -> None:
         transport = self.transport
         if not transport.can_write_eof():
-            raise make(
-                CommonErrorCode.ERROR_UNSUPPORTED_OPERATION,
-                f"{transport!r} cannot end one side only: shut the channel down",
-            )
+            why = f"{transport!r} cannot end one side only: shut the channel down"
+            raise make(CommonErrorCode.ERROR_UNSUPPORTED_OPERATION, why)
         self._output_ended = True
         self._direct = False
         transport.write_eof()
@@ -340,18 +333,31 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
         written, self._in_flight = self._in_flight, []
         for message in written:
             self._written(message)
-        # Senders who were told may have sent more: that waits for its turn behind the others.
-        while self._queue and not self._paused and not self.transport.is_closing():
-            self._write_batch()
-        self._direct = not self._paused and not self._queue and not self._output_ended
-        self._wake_closer()
+        self._write_queued()
+
+    def _write_queued(self) -> None:
+        """Write what waits, as long as the transport takes it."""
+        waiting = len(self._queue)
+        while waiting > 0 and not self._paused and not self.transport.is_closing():
+            waiting -= self._write_batch()
+        self._go_on_writing()
+
+    def _go_on_writing(self) -> None:
+        """Senders who were told may have sent more: that is written in the next turn."""
+        if self._paused or self._transport.is_closing():  # type: ignore[union-attr]  # as above
+            return
+        if self._queue:
+            self._channel.loop.call_soon(self._write_queued)
+        else:
+            self._direct = not self._output_ended
+            self._wake_closer()
 
     def _written(self, message: IoMessage) -> None:
         self.statistics.bytes_written += len(message.data)
         message.complete(self._channel, None)
 
-    def _write_batch(self) -> None:
-        """Write the first messages of the queue.
+    def _write_batch(self) -> int:
+        """Write the first messages of the queue, and say how many those were.
 
         As one piece: `writelines` of some versions of asyncio says nothing if it cannot hand all of
         it to the kernel.
@@ -359,7 +365,7 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
         queue = self._queue
         if self._output_ended or queue[0].message_type is not _DATA:
             self._write_ending(queue.popleft())
-            return
+            return 1
         batch: list[IoMessage] = []
         size = 0
         while queue and queue[0].message_type is _DATA and size < BATCH_SIZE:
@@ -372,6 +378,7 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
         else:
             for message in batch:
                 self._written(message)
+        return len(batch)
 
     def _write_ending(self, message: IoMessage) -> None:
         """END_OF_INPUT, or what comes after it."""

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -195,6 +196,30 @@ async def test_who_is_told_of_a_write_may_write_more() -> None:
             channel.shutdown()
             assert await reading == MUCH + b"queued, more 1, more 2, more 3, "
             assert writer.errors == [None] * 5
+
+
+@pytest.mark.parametrize("first", [b"first, ", MUCH], ids=["taken", "waiting"])
+async def test_who_is_told_may_write_more_again_and_again(first: bytes) -> None:
+    """Without end: neither is it a matter of the stack, nor does it keep others from their turn."""
+
+    class Endless(Writer):
+        stopped = False
+
+        def completed(self, *args: Any) -> None:
+            super().completed(*args)
+            if not self.stopped:
+                self.write(b"more")
+
+    with socket_pair() as (ours, theirs):
+        async with socket_channel(ours, writer := Endless()) as channel:
+            reading = asyncio.create_task(read_all(theirs))
+            writer.write(first)
+            async with asyncio.timeout(PATIENCE):
+                await writer.has("completed", 3 * sys.getrecursionlimit())
+            writer.stopped = True
+            channel.shutdown()
+            assert await reading == first + b"more" * (len(writer.done) - 1)
+            assert set(writer.errors) == {None}
 
 
 async def test_a_write_that_is_waited_for() -> None:

@@ -141,8 +141,10 @@ class Lane:
     def failed_at(self, message: IoMessage, exc: BaseException) -> None:
         """The handler has raised, and has not passed on the message."""
         self.at = message
-        self._fail(exc)
-        self.at = None
+        try:
+            self._fail(exc)
+        finally:
+            self.at = None
 
     def passed_on(self) -> None:
         """The handler has sent on the message that it is at: what becomes of it others tell."""

@@ -313,7 +313,7 @@ class ChannelSlot:
         message = _new(_Write)  # its constructor, without the call: 40 ns less
         message.data = data
         message.message_type = _APPLICATION_DATA
-        message.on_completion = _completed
+        message.on_completion = note_outcome
         message.tag = None
         message.outcome = _PENDING
         self.send_message(message, _WRITE)
@@ -484,5 +484,5 @@ _PENDING = object()
 _new: Callable[[type[_Write]], _Write] = object.__new__
 
 
-def _completed(channel: object, message: Any, error: BaseException | None) -> None:
+def note_outcome(channel: object, message: Any, error: BaseException | None) -> None:
     message.complete(channel, error)
