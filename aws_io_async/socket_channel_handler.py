@@ -30,6 +30,7 @@ from . import log
 from .channel import Channel, ChannelDirection, ChannelHandler, ChannelSlot
 from .channel._slot import note_outcome
 from .errors import AwsIoError, ChannelError, CommonErrorCode, ErrorCode, make, translate
+from .event_loop._socket_tools import turn_away
 from .message_pool import MAX_FRAGMENT_SIZE, IoMessage, MessageType
 from .statistics import SocketStatistics
 
@@ -52,12 +53,12 @@ logger = log.logger(log.LogSubject.SOCKET_HANDLER)
 class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
     """Reads from and writes to a stream transport; to be in the first slot of a channel.
 
-    It is the transport's protocol: `loop.create_connection(lambda: handler, sock=sock)`, after
-    the handler was put in its slot. `max_read_size` is in bytes a turn of the loop, for fairness
-    between connections. When the peer ends its side, the channel is shut down with
-    IO_SOCKET_CLOSED; with `half_close` an END_OF_INPUT message goes to the right instead, and the
-    channel goes on. END_OF_INPUT from the right ends our side; what is written after it fails with
-    IO_SOCKET_ILLEGAL_OPERATION_FOR_STATE. `close_timeout` (seconds) bounds what a graceful
+    It is the transport's protocol: `loop.create_connection(lambda: handler, sock=sock)`, on the
+    channel's loop, after the handler was put in its slot. `max_read_size` is in bytes a turn of the
+    loop, for fairness between connections. When the peer ends its side, the channel is shut down
+    with IO_SOCKET_CLOSED; with `half_close` an END_OF_INPUT message goes to the right instead, and
+    the channel goes on. END_OF_INPUT from the right ends our side; what is written after it fails
+    with IO_SOCKET_ILLEGAL_OPERATION_FOR_STATE. `close_timeout` (seconds) bounds what a graceful
     shutdown waits for the peer to take what was written.
     """
 
@@ -134,12 +135,17 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)
         if self._shut_down:
-            _turn_away(transport)  # the channel did not wait for us
+            turn_away(transport)  # the channel did not wait for us
             return
-        if self.slot is None or self._transport is not None:
-            _turn_away(transport)
+        if (
+            self.slot is None
+            or self._transport is not None
+            or not self._channel.thread_is_callers_thread()
+        ):
+            turn_away(transport)
             if self.slot is None:
                 raise RuntimeError("put the handler in a slot before you connect it")
+            self._channel._check_thread()
             raise RuntimeError(f"{self!r} serves one connection: make another handler")
         channel = self._channel
         self._transport = transport
@@ -493,9 +499,3 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
 
     def reset_statistics(self) -> None:
         self.statistics.reset()
-
-
-def _turn_away(transport: asyncio.Transport) -> None:
-    """Close a connection whose end is not ours to hear of."""
-    transport.set_protocol(asyncio.Protocol())
-    transport.abort()

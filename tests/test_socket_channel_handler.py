@@ -5,6 +5,7 @@ how it ends in test_socket_channel_shutdown.
 """
 
 import asyncio
+import contextlib
 import math
 import random
 import socket
@@ -16,7 +17,7 @@ import pytest
 
 from aws_io_async.channel import Channel
 from aws_io_async.channel_bootstrap import ClientBootstrap
-from aws_io_async.errors import DnsError, ErrorCode
+from aws_io_async.errors import DnsError, ErrorCode, ThreadOnlyError
 from aws_io_async.event_loop.group import EventLoopGroup
 from aws_io_async.message_pool import MAX_FRAGMENT_SIZE
 from aws_io_async.socket import SocketDomain, SocketOptions
@@ -37,7 +38,7 @@ from tests.channels import (
     socket_channel,
     socket_pair,
 )
-from tests.socket_tools import black_hole, local_endpoint, raises, turns
+from tests.socket_tools import another_loop, black_hole, local_endpoint, on, raises, turns
 
 no_tasks_left = channels.no_tasks_left
 
@@ -282,6 +283,30 @@ async def test_it_needs_a_slot_before_it_is_connected() -> None:
         for context in errors:
             assert "put the handler in a slot before you connect it" in str(context["exception"])
         errors.clear()
+
+
+async def test_it_takes_no_connection_of_another_loop() -> None:
+    """Its handlers would be called on that loop's thread."""
+    loop = asyncio.get_running_loop()
+    async with another_loop() as elsewhere:
+        channel = await Channel.open(elsewhere)
+        handler, app = SocketChannelHandler(), App()
+
+        async def set_up() -> None:
+            channel.append(handler)
+            channel.append(app)
+
+        await on(elsewhere, set_up())
+        with socket_pair() as (ours, theirs), channels.collected_errors() as errors:
+            theirs.send(b"nobody")
+            await loop.connect_accepted_socket(lambda: handler, ours)
+            with contextlib.suppress(ConnectionResetError):
+                assert await loop.sock_recv(theirs, 1) == b""
+            for context in errors:
+                assert isinstance(context["exception"], ThreadOnlyError)
+            errors.clear()
+        await channel.aclose()
+        assert not app.data
 
 
 async def test_it_serves_one_connection() -> None:

@@ -1,5 +1,6 @@
 """Small things that stream and datagram transports share."""
 
+import asyncio
 import socket
 from typing import Any
 
@@ -24,6 +25,12 @@ def disable_nagle(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:  # reset in the meantime; macOS says EINVAL then
             pass
+
+
+def turn_away(transport: asyncio.Transport) -> None:
+    """Close a connection whose end is not ours to hear of."""
+    transport.set_protocol(asyncio.Protocol())
+    transport.abort()
 
 
 def checked(data: Buffer) -> Buffer:
