@@ -87,7 +87,7 @@ class Socket:
     thread.
 
     Operations raise ERROR_IO_EVENT_LOOP_THREAD_ONLY on another thread or loop than the socket's
-    own, and IO_SOCKET_CLOSED once it is closed.
+    own, and IO_SOCKET_CLOSED once it is closed, but for those that are for a new one.
     """
 
     options: SocketOptions
