@@ -314,7 +314,6 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
         if self._transport.is_closing():  # type: ignore[union-attr]  # there is one: see above
             self._in_flight.append(message)  # `connection_lost` knows why
             return
-        self._direct = False
         try:
             message.complete(self.slot.channel, None)  # type: ignore[union-attr]  # and a slot
         finally:

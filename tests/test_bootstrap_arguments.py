@@ -11,16 +11,22 @@ from tests.bootstraps import LOOPBACK, listening
 
 no_tasks_left = channels.no_tasks_left
 
+
+async def coroutine(*_: object) -> None: ...
+
+
 Case = tuple[dict[str, Any], type[Exception], str]
 
 OF_BOTH: list[Case] = [
     ({"handlers": [ChannelHandler()]}, TypeError, "handlers must be a function that makes them"),
+    ({"handlers": coroutine}, TypeError, "handlers must be a plain function"),
     ({"max_read_size": 2.5}, TypeError, "max_read_size must be an int"),
 ]
 
 OF_CLIENTS: list[Case] = [
     ({"on_creation": 1}, TypeError, "on_creation must be callable, not 1"),
     ({"on_setup": 1}, TypeError, "on_setup must be callable, not 1"),
+    ({"on_setup": coroutine}, TypeError, "on_setup must be a plain function, not the coroutine"),
     ({"on_shutdown": 1}, TypeError, "on_shutdown must be callable, not 1"),
     ({"requested_event_loop": 1}, TypeError, "must be an AbstractEventLoop, not 1"),
 ]

@@ -240,6 +240,27 @@ async def test_what_comes_after_the_failure_is_dropped() -> None:
     assert app.data == failing.data == b"x"  # which had been passed on before
 
 
+async def test_what_must_be_plain_is_not_forgotten_if_it_is_a_coroutine_function() -> None:
+    class Closing(Stage):
+        async def close(self) -> None:  # type: ignore[override]  # the point
+            self.note("close")
+
+    with collected_errors() as errors:
+        async with pipeline(closing := Closing()) as channel:
+            pass
+        assert [type(context["exception"]) for context in errors] == [TypeError]
+        assert "must be a plain function, not a coroutine function" in str(errors.pop())
+        assert "close" not in closing.events
+        assert channel.error is None
+
+        async def on_setup(*_: object) -> None: ...
+
+        with pytest.raises(TypeError, match="must be a plain function, not a coroutine function"):
+            await Channel.open(on_setup=on_setup)
+        await turns(20)  # until that channel has ended
+        errors.clear()
+
+
 @pytest.mark.parametrize("leftmost", [None, Wire, Failing])
 async def test_trigger_read(leftmost: Any) -> None:
     class Reading(Failing):

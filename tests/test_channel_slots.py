@@ -118,6 +118,13 @@ async def test_misuse_of_handlers_is_told_at_once() -> None:
             channel.append("a")  # type: ignore[arg-type]  # the point
         with pytest.raises(ValueError, match="must not be negative: -1"):
             channel.append(Shrinking())
+        odd = Stage("c")
+        odd.message_overhead = None  # type: ignore[assignment]  # the point
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            channel.append(odd)
+        odd.message_overhead = -1
+        with pytest.raises(ValueError, match=r"message_overhead of .* must not be negative"):
+            channel.append(odd)
         half = Stage("c")
         half.initial_window_size = 0.5  # type: ignore[assignment]  # the point
         with pytest.raises(TypeError, match="cannot be interpreted as an integer"):

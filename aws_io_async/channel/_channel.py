@@ -28,7 +28,7 @@ from ._shutdown import Shutdown, kept_error
 from ._slot import ChannelSlot, check_handler
 from ._state import LEGAL_MOVES, ChannelState
 from ._tasks import ChannelTask, TaskQueue
-from ._waiters import Waiters, resolve
+from ._waiters import Waiters, plain, resolve
 from ._windows import WINDOW_UPDATE_THRESHOLD, ReadWindows
 
 Notified = Callable[["Channel", BaseException | None], object]
@@ -123,7 +123,7 @@ class Channel:
             failure = None
             try:
                 if on_setup is not None:
-                    on_setup(channel, error)
+                    plain(on_setup, on_setup(channel, error))
             except BaseException as exc:
                 failure = kept_error(exc)
                 raise
@@ -360,9 +360,9 @@ class Channel:
         self.loop.call_exception_handler({"message": message, "exception": exc, "channel": self})
 
     def _call(self, function: Callable[..., object], *args: Any) -> Any:
-        """Call what may fail; None if it does."""
+        """Call what may fail, or be a coroutine function by mistake; None if it is, or does."""
         try:
-            return function(*args)
+            return plain(function, function(*args))
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -416,7 +416,7 @@ class Channel:
         on_shutdown, self._on_shutdown = self._on_shutdown, None
         if on_shutdown is not None:
             try:
-                on_shutdown(self, self.error)
+                plain(on_shutdown, on_shutdown(self, self.error))
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as exc:

@@ -101,7 +101,7 @@ class ChannelSlot:
         """Put a handler in, for good. Its initial window is granted to the left.
 
         RuntimeError if the slot has one, or the handler has another slot, or the slot has been
-        removed; ValueError for a negative window.
+        removed; ValueError for a negative window or overhead.
         """
         self.channel._check_usable()
         if self._removed:
@@ -435,8 +435,8 @@ class ChannelSlot:
 def check_handler(handler: ChannelHandler) -> int:
     """The initial window of a handler that can be put in a slot.
 
-    TypeError if it is none, or its window is no whole number; RuntimeError if it has a slot,
-    ValueError if its window is negative.
+    TypeError if it is none, or its window or overhead is no whole number; RuntimeError if it has a
+    slot, ValueError if one of these is negative.
     """
     if not isinstance(handler, ChannelHandler):
         raise TypeError(f"a slot takes a ChannelHandler, not {handler!r}")
@@ -445,6 +445,8 @@ def check_handler(handler: ChannelHandler) -> int:
     window = operator.index(handler.initial_window_size)
     if window < 0:
         raise ValueError(f"initial_window_size of {handler!r} must not be negative: {window!r}")
+    if operator.index(handler.message_overhead) < 0:
+        raise ValueError(f"message_overhead of {handler!r} must not be negative")
     return window
 
 

@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 import threading
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Waiters:
@@ -54,3 +57,11 @@ def resolve(future: "asyncio.Future[None]", error: BaseException | None = None) 
         future.set_exception(error)
     else:
         future.set_result(None)
+
+
+def plain(function: object, result: T) -> T:
+    """What a plain function has returned. TypeError if it is a coroutine function by mistake."""
+    if asyncio.iscoroutine(result):
+        result.close()
+        raise TypeError(f"{function!r} must be a plain function, not a coroutine function")
+    return result

@@ -70,6 +70,7 @@ class ChannelSetup:
         check_callables(
             tls_handler_factory=self.tls_handler_factory,
             on_protocol_negotiated=self.on_protocol_negotiated,
+            handlers=self.handlers,
         )
         if check_whole_number("max_read_size", self.max_read_size) < 1:
             raise ValueError(f"max_read_size must be positive, not {self.max_read_size!r}")
