@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from aws_io_async.channel import Channel, ChannelDirection, ChannelSlot
-from aws_io_async.errors import CommonErrorCode, ErrorCode, make
+from aws_io_async.errors import AwsIoError, CommonErrorCode, ErrorCode, make
 from aws_io_async.message_pool import IoMessage
 from tests import channels
 from tests.channels import (
@@ -30,7 +30,7 @@ from tests.channels import (
     socket_channel,
     socket_pair,
 )
-from tests.socket_tools import turns
+from tests.socket_tools import another_loop, on, turns
 
 no_tasks_left = channels.no_tasks_left
 
@@ -369,3 +369,43 @@ async def test_it_may_end_the_program(leave: type[BaseException]) -> None:
     async with pipeline(wire := Wire(), Later(end)):
         with pytest.raises(leave):
             wire.send(b"x")
+
+
+@pytest.mark.parametrize("where", ["read", "read at once", "read later", "increment"])
+async def test_where_that_does_not_end_the_loop_it_ends_the_channel(
+    where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The loops of a group go on."""
+
+    class Leaves(Stage):
+        def increment_read_window(self, slot: ChannelSlot, size: int) -> None:
+            if where == "increment":
+                raise SystemExit("bye")
+
+        def process_read_message(self, slot: ChannelSlot, message: IoMessage) -> Any:
+            if where == "read":
+                raise SystemExit("bye")
+            return self.leave()
+
+        async def leave(self) -> None:
+            if where == "read later":
+                await turns()
+            raise SystemExit("bye")
+
+    async with another_loop() as elsewhere:
+        channel = await Channel.open(elsewhere)
+        wire = Wire()
+
+        async def set_up() -> None:
+            channel.append(wire)
+            channel.append(Leaves())
+            if where == "increment":
+                channel.append(App())
+            else:
+                elsewhere.call_soon(wire.send, b"x")
+
+        await on(elsewhere, set_up())
+        error = await ended(channel)
+        assert "bye" in str(error)
+        assert isinstance(error, AwsIoError)
+    caplog.clear()

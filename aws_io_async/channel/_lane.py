@@ -130,8 +130,6 @@ class Lane:
             return
         try:
             awaitable = self.process(self.slot, message)
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as exc:
             self.failed_at(message, exc)
             return
@@ -139,7 +137,10 @@ class Lane:
             self.step_in_place(message, awaitable)
 
     def failed_at(self, message: IoMessage, exc: BaseException) -> None:
-        """The handler has raised, and has not passed on the message."""
+        """The handler has raised, and has not passed on the message.
+
+        Raises what ends the program.
+        """
         self.at = message
         try:
             self._fail(exc)
@@ -176,9 +177,6 @@ class Lane:
             _enter_task(loop, pump)
             try:
                 pending = step(awaitable)
-            except (SystemExit, KeyboardInterrupt):
-                self._step = None
-                raise
             except BaseException as exc:
                 self._step = None  # the driver has ended by it
                 self._fail(exc)
@@ -269,7 +267,7 @@ class Lane:
         while awaitable is not None:
             try:
                 await awaitable
-            except (SystemExit, KeyboardInterrupt, GeneratorExit):
+            except GeneratorExit:
                 raise
             except BaseException as exc:
                 self._fail(exc)
@@ -288,8 +286,6 @@ class Lane:
             self.at = message
             try:
                 awaitable = self.process(self.slot, message)
-            except (SystemExit, KeyboardInterrupt):
-                raise
             except BaseException as exc:
                 self._fail(exc)
             else:
@@ -299,14 +295,18 @@ class Lane:
         return None
 
     def _fail(self, exc: BaseException) -> None:
-        """The handler has raised, or was cancelled: it gets no more of these messages."""
+        """The handler has raised, or was cancelled: it gets no more of these messages.
+
+        What ends the program is raised again, as not every loop ends by it: others go on.
+        """
         message, self.at = self.at, _NO_MESSAGE
         channel = self.slot.channel
+        leaves = isinstance(exc, (SystemExit, KeyboardInterrupt))
         cancelled = isinstance(exc, asyncio.CancelledError)
         if cancelled and self._closed:
             error = channel.error or _cancelled()
         else:
-            error = translate(exc) if cancelled else exc
+            error = translate(exc) if cancelled or leaves else exc
             channel._failed(self.slot.handler, error)
         if isinstance(message, IoMessage):
             message.complete(channel, error)
@@ -314,6 +314,9 @@ class Lane:
             lost.complete(channel, error)
         if self.slot.lane(ChannelDirection.READ) is self:
             self.slot.open_for_good()
+        if leaves:
+            self._set_free()
+            raise exc
 
     def _set_free(self) -> None:
         self.at = None

@@ -253,8 +253,6 @@ class ChannelSlot:
         # As in Lane.deliver: a call less, 40 of 550 ns that an echo takes without the kernel.
         try:
             awaitable = lane.process(lane.slot, message)
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as exc:
             lane.failed_at(message, exc)
             return

@@ -21,6 +21,7 @@ Source: aws-c-io's `channel.c`.
 
 from typing import TYPE_CHECKING
 
+from ..errors import translate
 from ..message_pool import MAX_FRAGMENT_SIZE
 
 if TYPE_CHECKING:
@@ -108,7 +109,9 @@ class ReadWindows:
                     slot._emit_batch()
                 try:
                     left.handler.increment_read_window(left, slot._take_news())
-                except (SystemExit, KeyboardInterrupt):
+                except (SystemExit, KeyboardInterrupt) as exc:  # others are told the next time
+                    channel._failed(left.handler, translate(exc))
+                    left.open_for_good()
                     raise
                 except BaseException as exc:
                     channel._failed(left.handler, exc)
