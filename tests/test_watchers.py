@@ -462,6 +462,64 @@ class TestOwnership:
             ours.run_forever()
             ours.remove_reader(new)
 
+    @without_uvloop  # it returns None
+    def test_a_socket_closed_before_it_is_taken_away(self, loop: Loop) -> None:
+        """Programs close first and call `remove_reader` then: anyio, for one."""
+        a, b = nonblocking_pair()
+        loop.add_reader(a, print)
+        loop.add_writer(b, print)
+        a.close()
+        b.close()
+        assert loop.remove_reader(a)
+        assert loop.remove_writer(b)
+
+    def test_a_socket_closed_while_both_directions_are_watched(self, ours: EventLoop) -> None:
+        a, b = nonblocking_pair()
+        with b:
+            ours.add_reader(a, print)
+            ours.add_writer(a, print)
+            a.close()
+            assert ours.remove_reader(a)
+            assert ours.remove_writer(a)
+            with pytest.raises(ValueError):
+                ours.remove_reader(a)
+
+    def test_a_closed_socket_does_not_take_away_the_number_s_new_owner(
+        self, ours: EventLoop
+    ) -> None:
+        a, b = nonblocking_pair()
+        number = a.fileno()
+        ours.add_reader(a, print)
+        a.close()
+        b.close()
+        c, d = nonblocking_pair()
+        with c, d:
+            new, peer = (c, d) if c.fileno() == number else (d, c)
+            receiving = ours.create_task(ours.sock_recv(new, 1))
+            run_a_while(ours)
+            assert not ours.remove_reader(a)
+            peer.send(b"x")
+            assert ours.run_until_complete(receiving) == b"x"
+
+    def test_a_watched_socket_is_kept_alive(self, loop: Loop) -> None:
+        a, b = nonblocking_pair()
+        with b:
+            number = a.fileno()
+            alive = weakref.ref(a)
+            loop.add_reader(a, loop.stop)
+            del a
+            gc.collect()
+            b.send(b"x")
+            loop.run_forever()
+            again = alive()
+            assert again is not None
+            assert again.fileno() == number
+            with again:
+                loop.remove_reader(again)
+        del again
+        gc.collect()
+        assert alive() is None
+
     def test_a_number_used_anew_while_it_was_still_watched(self, ours: EventLoop) -> None:
         a, b = nonblocking_pair()
         number = a.fileno()

@@ -23,11 +23,15 @@ from . import (
 from ._crt_loop import Clock, CrtLoop
 from ._server import Server
 from ._signals import SignalHandlers
+from ._watchers import Watcher
 
 Ts = TypeVarTuple("Ts")
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 S = TypeVar("S", bound=asyncio.SubprocessProtocol)
 
+
+WatchedFiles = dict[int, tuple[object, Watcher]]
+"""What the application watches in one direction; as in asyncio, a file object is kept alive."""
 
 CLEANUP_SOCKET = sys.version_info >= (3, 13)
 """Whether a Unix server removes its file when it closes: this Python's own default."""
@@ -51,31 +55,54 @@ class EventLoop(CrtLoop):
         super().__init__(selector, clock)
         self._name_threads = _names.NameThreads(self)
         self._signals = SignalHandlers(self)
+        self._read_files: WatchedFiles = {}
+        self._write_files: WatchedFiles = {}
         self._host_resolver: _connect_lookup.HostResolver | None = None
 
     def close(self) -> None:
         if not self.is_closed() and not self.is_running():
             self._signals.close()
             self._name_threads.close()
+            self._forget_files()
         super().close()
 
     def _disown(self) -> None:
         super()._disown()
+        self._forget_files()
         self._signals.disown()
 
     # Descriptors and signals
 
     def add_reader(self, fd: Any, callback: Callable[[Unpack[Ts]], object], *args: *Ts) -> None:
-        self._add_reader(self._free_fd(fd), callback, *args)
+        number = self._free_fd(fd)
+        self._read_files[number] = fd, self._add_reader(number, callback, *args)
 
     def remove_reader(self, fd: Any) -> bool:
-        return self._remove_reader(self._free_fd(fd))
+        return self._remove_reader(*self._watched(self._read_files, fd))
 
     def add_writer(self, fd: Any, callback: Callable[[Unpack[Ts]], object], *args: *Ts) -> None:
-        self._add_writer(self._free_fd(fd), callback, *args)
+        number = self._free_fd(fd)
+        self._write_files[number] = fd, self._add_writer(number, callback, *args)
 
     def remove_writer(self, fd: Any) -> bool:
-        return self._remove_writer(self._free_fd(fd))
+        return self._remove_writer(*self._watched(self._write_files, fd))
+
+    def _watched(self, files: WatchedFiles, fileobj: Any) -> tuple[int, Watcher | None]:
+        """What to stop watching. One that was closed has no fd any more, but is in `files`."""
+        try:
+            fd = self._free_fd(fileobj)
+        except ValueError:
+            for fd, (watched, watcher) in files.items():
+                if watched is fileobj:
+                    del files[fd]
+                    return fd, watcher  # and no other: the number may be somebody else's now
+            raise
+        files.pop(fd, None)
+        return fd, None
+
+    def _forget_files(self) -> None:
+        self._read_files.clear()
+        self._write_files.clear()
 
     def add_signal_handler(
         self, sig: int, callback: Callable[[Unpack[Ts]], object], *args: *Ts
