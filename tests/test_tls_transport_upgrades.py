@@ -113,6 +113,65 @@ async def test_pausing_holds_for_tls_in_tls(
         assert ends[0].events[:3] == ["made", "pause", "resume"]
 
 
+@both_protocols
+@pytest.mark.loops("aws_io_async", "uvloop")  # asyncio's calls data_received before
+async def test_the_first_data_comes_when_the_upgrade_has_returned(
+    factory: Any, client_context: ssl.SSLContext, server_context: ssl.SSLContext
+) -> None:
+    """Who is called with what came right behind the handshake would answer in plaintext."""
+    loop = asyncio.get_running_loop()
+    protocol = factory()
+    near, far_sock = nonblocking_pair()
+    with far_sock:
+        transport, _ = await loop.create_connection(lambda: protocol, sock=near)
+
+        async def upgrade() -> Any:
+            upgraded = await loop.start_tls(transport, protocol, server_context, server_side=True)
+            assert "data" not in protocol.events
+            return upgraded
+
+        upgrading = asyncio.ensure_future(upgrade())
+        await asyncio.sleep(0)  # or uvloop loses what comes before start_tls has begun
+        far = Far(far_sock, client_context)
+        await far.handshake(flush=False)
+        await far.send(b"first")
+        transport = await upgrading
+        assert await protocol.received(5) == b"first"
+        await far.send(b"second")
+        assert await protocol.received(11) == b"firstsecond"
+        transport.abort()
+        await protocol.has("lost")
+
+
+@pytest.mark.loops("aws_io_async", "uvloop")  # asyncio's calls data_received before
+async def test_who_closes_at_the_upgrade_has_no_first_data(
+    client_context: ssl.SSLContext, server_context: ssl.SSLContext
+) -> None:
+    loop = asyncio.get_running_loop()
+    protocol = Recorder()
+    near, far_sock = nonblocking_pair()
+    with far_sock:
+        transport, _ = await loop.create_connection(lambda: protocol, sock=near)
+
+        async def upgrade() -> None:
+            upgraded: Any = await loop.start_tls(
+                transport, protocol, server_context, server_side=True
+            )
+            upgraded.close()
+
+        upgrading = asyncio.ensure_future(upgrade())
+        await asyncio.sleep(0)  # or uvloop loses what comes before start_tls has begun
+        far = Far(far_sock, client_context)
+        await far.handshake(flush=False)
+        await far.send(b"first")
+        await upgrading
+        assert await far.to_end() == b""
+        await far.close_notify()
+        await protocol.has("lost")
+        assert protocol.lost_with is None
+        assert protocol.data == b""
+
+
 async def test_an_upgrade_that_fails(
     client_context: ssl.SSLContext, server_context: ssl.SSLContext
 ) -> None:

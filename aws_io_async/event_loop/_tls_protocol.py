@@ -230,7 +230,8 @@ class TlsProtocol(asyncio.BufferedProtocol):
         if self._loop.get_debug():
             milliseconds = (self._loop.time() - self._started) * 1e3
             logger.debug("%r: SSL handshake took %.1f ms", self, milliseconds)
-        if not self._connected:
+        upgraded = self._connected
+        if not upgraded:
             self._connected = True
             self._delivering = True  # what is written now leaves with the end of the handshake
             try:
@@ -245,7 +246,14 @@ class TlsProtocol(asyncio.BufferedProtocol):
             self._lower.pause_reading()
         self._flush()
         self._wake_waiter(None)
-        if not self._paused and not self._closing:
+        if self._paused or self._closing:
+            return
+        if upgraded:
+            # The first data comes once start_tls() has returned: before that, the application has
+            # but the plain transport to answer by.
+            self._lower.pause_reading()
+            self._loop.call_soon(self._read_on, context=self._callback_context)
+        else:
             self._deliver()
 
     def _handshake_timed_out(self) -> None:
@@ -356,7 +364,7 @@ class TlsProtocol(asyncio.BufferedProtocol):
         """Deliver what came before reading was paused, and only then what is to come."""
         if self.is_reading():
             self._deliver()
-        if self.is_reading():
+        if not self._paused and self._lower is not None:  # if closing, to hear of the peer's end
             self._lower.resume_reading()
 
     # Writing
