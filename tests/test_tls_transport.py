@@ -197,6 +197,20 @@ async def test_what_can_be_asked_about_a_connection(contexts: Contexts) -> None:
             assert ("DNS", HOST) in ask("peercert")["subjectAltName"]
 
 
+@pytest.mark.loops("aws_io_async", "asyncio")  # uvloop's take nothing
+async def test_a_method_can_be_replaced_for_a_while(
+    contexts: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connection(Recorder(), contexts) as (transport, far):
+        lost: list[bytes] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(transport, "write", lost.append)
+            transport.write(b"lost")
+        transport.write(b"sent")
+        assert lost == [b"lost"]
+        assert await far.exactly(4) == b"sent"
+
+
 # Reading
 
 

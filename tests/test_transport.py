@@ -975,6 +975,19 @@ async def test_the_socket_is_a_transport_socket() -> None:
         assert isinstance(transport.get_extra_info("socket"), TransportSocket)
 
 
+@pytest.mark.loops("aws_io_async", "asyncio")  # uvloop's take nothing
+async def test_a_method_can_be_replaced_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs' tests do that to lose or to record what is written: aiohttp's and uvicorn's do."""
+    async with connection(Recorder()) as (transport, far):
+        lost: list[bytes] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(transport, "write", lost.append)
+            transport.write(b"lost")
+        transport.write(b"sent")
+        assert lost == [b"lost"]
+        assert await read_exactly(far, 4) == b"sent"
+
+
 @pytest.mark.loops("aws_io_async")
 async def test_repr_tells_the_state() -> None:
     protocol = Recorder()

@@ -22,7 +22,7 @@ class SslTransport(asyncio.Transport):
     whose peer has said close_notify is closed after `eof_received`.
     """
 
-    __slots__ = ("__weakref__", "_tls")
+    __slots__ = ("__dict__", "__weakref__", "_tls")  # a dict: see SocketTransport
 
     _start_tls_compatible = True  # asked by loop.start_tls(), asyncio's own included
     _sendfile_compatible = constants._SendfileMode.FALLBACK  # asked by asyncio's loop.sendfile()

@@ -49,10 +49,12 @@ _EMPTY: deque[bytes | memoryview] = deque(maxlen=0)
 class SocketTransport(asyncio.Transport):
     """A connected stream socket. Thread: the loop's."""
 
+    # A dict as well: programs and tests put their own on transports. It costs next to nothing.
     __slots__ = (
-        "__weakref__", "_backlog", "_backlog_size", "_context", "_direct", "_fd", "_flow_control",
-        "_flushed", "_loop", "_lost_writes", "_paused", "_protocol", "_read_ended", "_read_size",
-        "_recv", "_send", "_server", "_sock", "_started", "_state", "_wants_bytes", "_write_ended",
+        "__dict__", "__weakref__", "_backlog", "_backlog_size", "_context", "_direct", "_fd",
+        "_flow_control", "_flushed", "_loop", "_lost_writes", "_paused", "_protocol", "_read_ended",
+        "_read_size", "_recv", "_send", "_server", "_sock", "_started", "_state", "_wants_bytes",
+        "_write_ended",
     )  # fmt: skip
 
     _start_tls_compatible = True
