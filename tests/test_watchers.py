@@ -443,6 +443,19 @@ class TestOwnership:
             assert got == [b"there already"]
             ours.remove_reader(c)
 
+    async def test_what_is_readable_when_it_is_added_is_told_in_the_next_turn(
+        self, pair: Pair
+    ) -> None:
+        """Also while callbacks are ready: what they do next may depend on it, in asyncssh say."""
+        pair[1].send(b"x")
+        told: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.add_reader(pair[0], told.append, "readable")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        loop.remove_reader(pair[0])
+        assert told
+
     def test_closed_without_being_removed(self, ours: EventLoop) -> None:
         """A bug of the descriptor's owner harms only the owner."""
         a, b = nonblocking_pair()

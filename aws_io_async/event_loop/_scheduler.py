@@ -7,7 +7,7 @@ reports, and the timers that are due. What they make ready waits for the next tu
 The poll waits until a descriptor is ready, the first timer is due, or another thread wakes us. If
 callbacks are ready already it does not wait, and is left out altogether for up to
 `MAX_TURNS_WITHOUT_POLL` turns in a row: no socket can starve, and a chain of `call_soon`s does not
-pay for a system call a link.
+pay for a system call a link. What is watched anew is looked at in the next turn, as in asyncio.
 
 While the loop runs, other threads do not touch the ready queue: `call_soon_threadsafe` appends to
 `_foreign`, a deque, which the next turn takes in. While it is at rest they do, under a lock that a
@@ -308,7 +308,7 @@ class Scheduler(asyncio.AbstractEventLoop):
             if new_timers:
                 self._timers.settle()
             ready = self._ready
-            if ready and turns_without_poll < MAX_TURNS_WITHOUT_POLL:
+            if ready and not fresh and turns_without_poll < MAX_TURNS_WITHOUT_POLL:
                 turns_without_poll += 1
                 self._turns_without_poll += 1
                 events = None
