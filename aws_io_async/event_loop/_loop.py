@@ -4,6 +4,7 @@ import asyncio
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from selectors import BaseSelector
 from typing import Any, TypeVar, TypeVarTuple, Unpack
@@ -65,6 +66,21 @@ class EventLoop(CrtLoop):
             self._name_threads.close()
             self._forget_files()
         super().close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """A closed loop is freed with the last reference to it: its parts do not count."""
+        part: Any
+        for part in (
+            self._executor,
+            self._async_generators,
+            self._tasks,
+            self._subscriptions,
+            self._own_thread,
+            self._name_threads,
+            self._signals,
+        ):
+            part._loop = weakref.proxy(self)
 
     def _disown(self) -> None:
         super()._disown()

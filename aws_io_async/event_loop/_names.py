@@ -51,7 +51,10 @@ class NameThreads:
             self._start_thread()
         self._under_way += 1
         self._jobs.put((future, function, args))
-        return await future
+        try:
+            return await future
+        finally:
+            del future  # an error's traceback keeps this frame: it must not keep its future as well
 
     def _start_thread(self) -> None:
         name = f"aws_io_async-names-{self._threads + 1}"

@@ -203,7 +203,13 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     def _finish_if_over(self) -> None:
         if self._state is ChildState.EXITED and not self._open_pipes:
             self._move_to(ChildState.FINISHED)
-            self._loop.call_soon(self._protocol.connection_lost, None)
+            self._loop.call_soon(self._connection_lost)
+
+    def _connection_lost(self) -> None:
+        try:
+            self._protocol.connection_lost(None)
+        finally:
+            self._protocol = None  # which may keep us: no cycle is to be left
 
     def _wake_exit_waiters(self) -> None:
         waiters, self._exit_waiters = self._exit_waiters, []
