@@ -158,6 +158,7 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
     def _send(self, data: Buffer, address: Any) -> bool:
         """Send one datagram; says whether it is off our hands, for good or for ill."""
         assert self._sock is not None
+        self._loop._has_sent = True
         try:
             if self._connected:
                 self._sock.send(data)

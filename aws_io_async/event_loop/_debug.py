@@ -1,9 +1,10 @@
-"""Debug mode: when it is on by itself, and what it checks and remembers of each callback."""
+"""Debug mode: when it is on by itself, what it checks and remembers of callbacks, and reports."""
 
 import asyncio
 import inspect
 import os
 import sys
+from asyncio.log import logger
 from typing import Any, cast
 
 from ._handles import Handle
@@ -22,6 +23,14 @@ def check_callback(callback: object, caller: str) -> None:
         raise TypeError(f"coroutines cannot be used with {caller}(): use create_task() instead")
     if not callable(callback):
         raise TypeError(f"a callable object was expected by {caller}(), got {callback!r}")
+
+
+def report_slow(callback: object, duration: float) -> None:
+    """Log that a handle or a callback took so many seconds; of a task's step, name the task."""
+    step_of = getattr(getattr(callback, "_callback", None), "__self__", None)
+    if isinstance(step_of, asyncio.Task):
+        callback = step_of
+    logger.warning("Executing %r took %.3f seconds", callback, duration)
 
 
 def with_origin(handle: asyncio.Handle, file: str) -> Handle:

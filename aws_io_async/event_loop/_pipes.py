@@ -150,6 +150,7 @@ class _PipeTransport(asyncio.BaseTransport):
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             pipe.close()
+            self._loop._has_sent = True
         # What is left is garbage without a cycle: it goes now, and not at the next collection.
         self._protocol = None
 
@@ -298,6 +299,7 @@ class WritePipeTransport(_PipeTransport, asyncio.WriteTransport):
                 logger.warning("pipe closed by peer or os.write(pipe, data) raised exception.")
             return
         if not self._backlog:
+            self._loop._has_sent = True
             try:
                 sent = os.write(self._fd, data)
             except (BlockingIOError, InterruptedError):
@@ -313,6 +315,7 @@ class WritePipeTransport(_PipeTransport, asyncio.WriteTransport):
         self._flow.grown(len(self._backlog))
 
     def _write_ready(self) -> None:
+        self._loop._has_sent = True
         try:
             sent = os.write(self._fd, self._backlog)
         except (BlockingIOError, InterruptedError):

@@ -5,9 +5,9 @@ order, the callbacks that were ready when it began, the watchers of the descript
 reports, and the timers that are due. What they make ready waits for the next turn.
 
 The poll waits until a descriptor is ready, the first timer is due, or another thread wakes us. If
-callbacks are ready already it does not wait, and is left out altogether for up to
-`MAX_TURNS_WITHOUT_POLL` turns in a row: no socket can starve, and a chain of `call_soon`s does not
-pay for a system call a link. What is watched anew is looked at in the next turn, as in asyncio.
+callbacks are ready already it does not wait, and is left out every second time, or, with nothing to
+watch, up to `MAX_TURNS_WITHOUT_POLL` times in a row: a chain of `call_soon`s does not pay for a
+system call a link. It is made, as in asyncio, after something was sent or watched anew.
 
 While the loop runs, other threads do not touch the ready queue: `call_soon_threadsafe` appends to
 `_foreign`, a deque, which the next turn takes in. While it is at rest they do, under a lock that a
@@ -24,7 +24,6 @@ import time
 import weakref
 from asyncio import events
 from asyncio.constants import DEBUG_STACK_DEPTH
-from asyncio.log import logger
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
@@ -33,7 +32,7 @@ from typing import Any, TypeVarTuple, Unpack, cast
 
 from .._timer_queue import TimerQueue
 from . import _registry
-from ._debug import check_callback, debug_by_default, with_origin
+from ._debug import check_callback, debug_by_default, report_slow, with_origin
 from ._handles import HANDLES_HAVE_LOCKS, Handle, ThreadSafeHandle, TimerHandle, run_of
 from ._poller import take_over
 from ._statistics import LoadMeter, LoopStatistics
@@ -42,7 +41,8 @@ from ._watchers import Watcher, Watchers, fd_of
 Ts = TypeVarTuple("Ts")
 
 MAX_TURNS_WITHOUT_POLL = 8
-"""How many turns in a row may leave out the poll while callbacks keep coming."""
+"""Turns in a row that may leave out the poll while there is no descriptor to watch. Otherwise it is
+one: programs have come to count on it that the loop polls while they `sleep(0)` twice."""
 
 MAXIMUM_SELECT_TIMEOUT = 24 * 3600.0
 """Seconds; as in asyncio, epoll and kqueue take no longer ones on some systems."""
@@ -74,6 +74,7 @@ class Scheduler(asyncio.AbstractEventLoop):
         self._foreign: deque[Handle] = deque()
         self._timers: TimerQueue[TimerHandle] = TimerQueue()
         self._polling = False
+        self._has_sent = True  # since the last poll: bytes, or the end of a connection
         self._turns_without_poll = 0  # since the loop was made
         self._bare_context = Context()  # for callbacks of our own that look at no variable
 
@@ -299,21 +300,26 @@ class Scheduler(asyncio.AbstractEventLoop):
         statistics, load = self._statistics, self._load
         foreign, timers, new_timers = self._foreign, self._timers.heap, self._timers.inbox
         fresh, poll = self._watchers.fresh, self._watchers.poll
+        readers, writers = self._watchers.readers, self._watchers.writers
         dispatch, failed = self._watchers.dispatch, self._callback_failed
         now, time_of_timers, resolution = time.monotonic, self._now, self._clock_resolution
-        turns_without_poll = MAX_TURNS_WITHOUT_POLL  # the first turn looks at the descriptors
+        skipped = MAX_TURNS_WITHOUT_POLL  # the first turn looks at the descriptors
         while True:
             if foreign:
                 self._take_foreign()
             if new_timers:
                 self._timers.settle()
             ready = self._ready
-            if ready and not fresh and turns_without_poll < MAX_TURNS_WITHOUT_POLL:
-                turns_without_poll += 1
+            skip: Any = ready and not (fresh or self._has_sent)
+            if skip and skipped:  # once more only if nothing but the wakeup is watched
+                skip = skipped < MAX_TURNS_WITHOUT_POLL and len(readers) == 1 and not writers
+            if skip:
+                skipped += 1
                 self._turns_without_poll += 1
                 events = None
             else:
-                turns_without_poll = 0
+                skipped = 0
+                self._has_sent = False
                 if fresh:
                     fresh.clear()
                 self._polling = True
@@ -330,8 +336,7 @@ class Scheduler(asyncio.AbstractEventLoop):
                 self._polling = False
                 statistics.polls += 1
                 statistics.events += len(events)
-            # Told before anything runs: a timer that becomes due meanwhile, or is made meanwhile,
-            # comes after what is ready by then.
+            # Told before anything runs: what becomes due meanwhile, or is made, has its turn later.
             due = None
             if timers and timers[0][0] < (clock := time_of_timers()) + resolution:
                 due = self._due_timers(clock)
@@ -417,10 +422,7 @@ class Scheduler(asyncio.AbstractEventLoop):
     def _report_if_slow(self, callback: object, started: float) -> None:
         duration = time.monotonic() - started
         if duration >= self.slow_callback_duration:
-            step_of = getattr(getattr(callback, "_callback", None), "__self__", None)
-            if isinstance(step_of, asyncio.Task):
-                callback = step_of
-            logger.warning("Executing %r took %.3f seconds", callback, duration)
+            report_slow(callback, duration)
 
     def _callback_failed(self, callback: object, exc: BaseException) -> None:
         message = f"Exception in callback {callback!r}"

@@ -86,7 +86,7 @@ class Server(asyncio.AbstractServer):
         self._loop = loop
         self._sockets: list[socket.socket] | None = sockets
         self._protocol_factory = protocol_factory
-        self._ssl = ssl
+        self._ssl_context = ssl
         self._backlog = backlog
         self._ssl_handshake_timeout = ssl_handshake_timeout
         self._ssl_shutdown_timeout = ssl_shutdown_timeout
@@ -193,7 +193,7 @@ class Server(asyncio.AbstractServer):
         """Hand a connection to a protocol of its own. What goes wrong ends this connection only."""
         try:
             protocol = self._protocol_factory()
-            if self._ssl is not None:
+            if self._ssl_context is not None:
                 protocol = self._with_tls(protocol)
             transport = SocketTransport(
                 self._loop,
@@ -221,11 +221,11 @@ class Server(asyncio.AbstractServer):
     def _with_tls(self, protocol: asyncio.BaseProtocol) -> TlsProtocol:
         waiter: asyncio.Future[None] = self._loop.create_future()
         waiter.add_done_callback(self._handshake_done)
-        assert self._ssl is not None
+        assert self._ssl_context is not None
         return TlsProtocol(
             self._loop,
             protocol,
-            self._ssl,
+            self._ssl_context,
             waiter,
             server_side=True,
             handshake_timeout=self._ssl_handshake_timeout,

@@ -118,6 +118,7 @@ async def sendall(loop: Scheduler, sock: socket.socket, data: Any) -> None:
     _check(loop, sock)
     rest = data
     while True:
+        loop._has_sent = True
         try:
             sent = sock.send(rest)
         except _NOT_NOW:
@@ -133,6 +134,7 @@ async def sendall(loop: Scheduler, sock: socket.socket, data: Any) -> None:
 async def sendto(loop: Scheduler, sock: socket.socket, data: Any, address: Any) -> int:
     _check(loop, sock)
     while True:
+        loop._has_sent = True
         try:
             return sock.sendto(data, address)
         except _NOT_NOW:
@@ -144,6 +146,7 @@ async def connect(loop: Scheduler, sock: socket.socket, address: Any) -> None:
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         infos = await resolve(loop, address, family=sock.family, type=sock.type, proto=sock.proto)
         address = infos[0][4]
+    loop._has_sent = True
     try:
         sock.connect(address)
     except _NOT_NOW as exc:

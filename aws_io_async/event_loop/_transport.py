@@ -57,8 +57,7 @@ class SocketTransport(asyncio.Transport):
         "_write_ended",
     )  # fmt: skip
 
-    _start_tls_compatible = True
-    """Asked by `loop.start_tls()`, asyncio's own included."""
+    _start_tls_compatible = True  # asked by loop.start_tls(), asyncio's own included
 
     def __init__(
         self,
@@ -145,11 +144,8 @@ class SocketTransport(asyncio.Transport):
         self._update_direct()
 
     def _update_direct(self) -> None:
-        self._direct = (
-            self._state is ConnectionState.OPEN
-            and not self._backlog
-            and not self._write_ended
-            and self._flushed is None
+        self._direct = self._state is ConnectionState.OPEN and not (
+            self._backlog or self._write_ended or self._flushed
         )
 
     def get_protocol(self) -> asyncio.BaseProtocol:
@@ -276,6 +272,7 @@ class SocketTransport(asyncio.Transport):
             data = checked(data)
         if not data:
             return
+        self._loop._has_sent = True
         try:
             sent = self._send(data)
         except (BlockingIOError, InterruptedError):
@@ -300,6 +297,7 @@ class SocketTransport(asyncio.Transport):
         pieces = [piece for piece in pieces if len(piece)]
         if not pieces:
             return
+        self._loop._has_sent = True
         try:
             assert self._sock is not None
             sent = self._sock.sendmsg(pieces[:IOV_MAX])
@@ -347,6 +345,7 @@ class SocketTransport(asyncio.Transport):
 
     def _write_ready(self) -> None:
         backlog = self._backlog
+        self._loop._has_sent = True
         try:
             if len(backlog) == 1:
                 sent = self._send(backlog[0])
@@ -395,6 +394,7 @@ class SocketTransport(asyncio.Transport):
             self._shut_down_writing()
 
     def _shut_down_writing(self) -> None:
+        self._loop._has_sent = True
         assert self._sock is not None
         try:
             self._sock.shutdown(socket.SHUT_WR)
@@ -489,6 +489,7 @@ class SocketTransport(asyncio.Transport):
         sock, self._sock = self._sock, None
         if sock is not None:
             sock.close()
+            self._loop._has_sent = True
         server, self._server = self._server, None
         if server is not None:
             server._detach()
