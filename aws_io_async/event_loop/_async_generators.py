@@ -28,11 +28,14 @@ class AsyncGenerators:
             )
         self._alive.add(generator)
 
-    def abandoned(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """The interpreter's hook for one that is collected unfinished. Thread: any."""
+    def abandoned(self, generator: AsyncGenerator[Any, Any], loop: Scheduler) -> None:
+        """The interpreter's hook for one that is collected unfinished. Thread: any.
+
+        `loop` is ours: collected together with it, we have lost ours by then.
+        """
         self._alive.discard(generator)
-        if not self._loop.is_closed() and not self._loop._forked:
-            self._loop.call_soon_threadsafe(self._loop.create_task, generator.aclose())
+        if not loop.is_closed() and not loop._forked:
+            loop.call_soon_threadsafe(loop.create_task, generator.aclose())
 
     async def shutdown(self) -> None:
         """Close all of them; errors go to the exception handler."""

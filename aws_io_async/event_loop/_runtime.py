@@ -91,7 +91,7 @@ class Runtime(Scheduler):
         self._async_generators.begun(agen)
 
     def _asyncgen_finalizer_hook(self, agen: Any) -> None:
-        self._async_generators.abandoned(agen)
+        self._async_generators.abandoned(agen, self)
 
     def statistics(self) -> LoopStatistics:
         """A copy of the loop's figures as they are now. Thread: any."""
