@@ -299,11 +299,7 @@ async def test_a_file_that_takes_less_gets_the_rest() -> None:
 
 async def test_what_is_written_after_a_cancelled_write_follows_it() -> None:
     file = Recorded()
-    sink = AsyncOutputStream.from_open_file(file)
-    file.go_on.clear()
-    writing = asyncio.create_task(sink.write(b"first "))
-    await until_set(file.entered)
-    await cancel(writing)
+    sink = await with_a_cancelled_write(file)
     again = asyncio.create_task(sink.write(b"second"))
     await asyncio.sleep(0)
     file.go_on.set()
@@ -312,13 +308,19 @@ async def test_what_is_written_after_a_cancelled_write_follows_it() -> None:
     await sink.aclose()
 
 
-async def behind_a_cancelled_write(file: Recorded) -> AsyncOutputStream:
-    """A sink of `file`: one cancelled write is in its thread, and another waits behind it."""
+async def with_a_cancelled_write(file: Recorded) -> AsyncOutputStream:
+    """A sink of `file`: a write that was cancelled in its thread is there until it may go on."""
     sink = AsyncOutputStream.from_open_file(file)
     file.go_on.clear()
     writing = asyncio.create_task(sink.write(b"first "))
     await until_set(file.entered)
     await cancel(writing)
+    return sink
+
+
+async def behind_a_cancelled_write(file: Recorded) -> AsyncOutputStream:
+    """A sink of `file`: one cancelled write is in its thread, and another waits behind it."""
+    sink = await with_a_cancelled_write(file)
     waiting = asyncio.create_task(sink.write(b"never"))
     await until_waiting()
     await anyio.to_thread.run_sync(int)  # meanwhile its thread has begun to wait

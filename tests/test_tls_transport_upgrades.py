@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -113,6 +113,15 @@ async def test_pausing_holds_for_tls_in_tls(
         assert ends[0].events[:3] == ["made", "pause", "resume"]
 
 
+async def with_first_data(upgrade: Coroutine[Any, Any, Any], far: Far) -> Any:
+    """What `upgrade` returns; the peer sends its first data right behind the handshake."""
+    upgrading = asyncio.ensure_future(upgrade)
+    await asyncio.sleep(0)  # or uvloop loses what comes before start_tls has begun
+    await far.handshake(flush=False)
+    await far.send(b"first")
+    return await upgrading
+
+
 @both_protocols
 @pytest.mark.loops("aws_io_async", "uvloop")  # asyncio's calls data_received before
 async def test_the_first_data_comes_when_the_upgrade_has_returned(
@@ -130,12 +139,8 @@ async def test_the_first_data_comes_when_the_upgrade_has_returned(
             assert "data" not in protocol.events
             return upgraded
 
-        upgrading = asyncio.ensure_future(upgrade())
-        await asyncio.sleep(0)  # or uvloop loses what comes before start_tls has begun
         far = Far(far_sock, client_context)
-        await far.handshake(flush=False)
-        await far.send(b"first")
-        transport = await upgrading
+        transport = await with_first_data(upgrade(), far)
         assert await protocol.received(5) == b"first"
         await far.send(b"second")
         assert await protocol.received(11) == b"firstsecond"
@@ -159,12 +164,8 @@ async def test_who_closes_at_the_upgrade_has_no_first_data(
             )
             upgraded.close()
 
-        upgrading = asyncio.ensure_future(upgrade())
-        await asyncio.sleep(0)  # or uvloop loses what comes before start_tls has begun
         far = Far(far_sock, client_context)
-        await far.handshake(flush=False)
-        await far.send(b"first")
-        await upgrading
+        await with_first_data(upgrade(), far)
         assert await far.to_end() == b""
         await far.close_notify()
         await protocol.has("lost")

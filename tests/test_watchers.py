@@ -9,6 +9,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,22 @@ def nonblocking_pair() -> Pair:
     a.setblocking(False)
     b.setblocking(False)
     return a, b
+
+
+@contextmanager
+def number_used_anew(
+    loop: Loop,
+) -> Iterator[tuple[socket.socket, socket.socket, socket.socket]]:
+    """A socket that was closed while it was watched, one that has its number now, and its peer."""
+    a, b = nonblocking_pair()
+    number = a.fileno()
+    loop.add_reader(a, print)
+    a.close()
+    b.close()
+    c, d = nonblocking_pair()
+    with c, d:
+        new, peer = (c, d) if c.fileno() == number else (d, c)
+        yield a, new, peer
 
 
 @pytest.fixture
@@ -500,17 +517,10 @@ class TestOwnership:
     def test_a_closed_socket_does_not_take_away_the_number_s_new_owner(
         self, ours: EventLoop
     ) -> None:
-        a, b = nonblocking_pair()
-        number = a.fileno()
-        ours.add_reader(a, print)
-        a.close()
-        b.close()
-        c, d = nonblocking_pair()
-        with c, d:
-            new, peer = (c, d) if c.fileno() == number else (d, c)
+        with number_used_anew(ours) as (closed, new, peer):
             receiving = ours.create_task(ours.sock_recv(new, 1))
             run_a_while(ours)
-            assert not ours.remove_reader(a)
+            assert not ours.remove_reader(closed)
             peer.send(b"x")
             assert ours.run_until_complete(receiving) == b"x"
 
@@ -534,14 +544,7 @@ class TestOwnership:
         assert alive() is None
 
     def test_a_number_used_anew_while_it_was_still_watched(self, ours: EventLoop) -> None:
-        a, b = nonblocking_pair()
-        number = a.fileno()
-        ours.add_reader(a, print)
-        a.close()
-        b.close()
-        c, d = nonblocking_pair()
-        with c, d:
-            new, peer = (c, d) if c.fileno() == number else (d, c)
+        with number_used_anew(ours) as (_, new, peer):
             ran: list[str] = []
             ours.add_writer(
                 new, in_turn(partial(ran.append, "write"), partial(ours.remove_writer, new))
@@ -554,14 +557,7 @@ class TestOwnership:
 
     def test_a_number_used_anew_and_watched_for_the_same(self, ours: EventLoop) -> None:
         """The kernel has forgotten the old one: taking over its registration is not enough."""
-        a, b = nonblocking_pair()
-        number = a.fileno()
-        ours.add_reader(a, print)
-        a.close()
-        b.close()
-        c, d = nonblocking_pair()
-        with c, d:
-            new, peer = (c, d) if c.fileno() == number else (d, c)
+        with number_used_anew(ours) as (_, new, peer):
             got: list[bytes] = []
             ours.add_reader(new, lambda: got.append(new.recv(1)))
             peer.send(b"x")
