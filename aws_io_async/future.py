@@ -20,7 +20,6 @@ Nothing is changed in an outcome after it is there: it may be read by anybody.
 """
 
 import asyncio
-import inspect
 import threading
 from asyncio.log import logger
 from collections.abc import Callable, Generator
@@ -29,6 +28,7 @@ from functools import partial
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from . import errors
+from ._plain_functions import check_plain_function
 
 T = TypeVar("T")
 
@@ -324,13 +324,7 @@ def _runs_a_loop() -> bool:
 
 
 def _check_callback(callback: object) -> None:
-    if not callable(callback):
-        raise TypeError(f"a callback must be callable, not {callback!r}")
-    if inspect.iscoroutinefunction(callback):
-        raise TypeError(
-            f"a callback must be a plain function, not the coroutine function {callback!r}: "
-            "let a task await the future"
-        )
+    check_plain_function("a callback", callback, "let a task await the future")
 
 
 def _call_on(

@@ -18,6 +18,7 @@ ROOT = Path(aws_io_async.__file__).parent
 
 FLOORS = [
     [
+        "_plain_functions",
         "_error_codes",
         "_error_causes",
         "errors",

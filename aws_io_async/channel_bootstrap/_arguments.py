@@ -1,11 +1,11 @@
 """What bootstraps are given, looked at before anything is done."""
 
 import functools
-import inspect
 import operator
 import ssl
 from typing import Any, TypeVar
 
+from .._plain_functions import check_plain_function
 from ..errors import ErrorCode, make
 from ..socket import SocketDomain, SocketOptions, SocketType
 from ..tls_context import TlsConnectionOptions, TlsContext
@@ -37,15 +37,8 @@ def check_optional(name: str, value: T, kind: type[Any]) -> T:
 def check_callables(**functions: object) -> None:
     """Raise TypeError for what is neither None nor a plain function, or something like it."""
     for name, function in functions.items():
-        if function is None:
-            continue
-        if not callable(function):
-            raise TypeError(f"{name} must be callable, not {function!r}")
-        if inspect.iscoroutinefunction(function):
-            raise TypeError(
-                f"{name} must be a plain function, not the coroutine function {function!r}: "
-                "let it create a task"
-            )
+        if function is not None:
+            check_plain_function(name, function, "let it create a task")
 
 
 def check_place(host: object, port: object, options: SocketOptions | None) -> SocketOptions:
