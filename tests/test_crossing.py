@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import pytest
@@ -96,6 +97,38 @@ async def test_a_result_that_came_too_late_is_undone(loop: asyncio.AbstractEvent
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert undone == ["too late"]
+
+
+async def test_cancelled_again_and_again_it_wakes_the_caller_once(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An anyio scope cancels in each turn: what comes from the other thread must not pile up."""
+    mine = asyncio.get_running_loop()
+    wake_ups: list[object] = []
+    call_soon_threadsafe = mine.call_soon_threadsafe
+
+    def noted(*args: Any, **options: Any) -> Any:
+        wake_ups.append(args)
+        return call_soon_threadsafe(*args, **options)
+
+    monkeypatch.setattr(mine, "call_soon_threadsafe", noted)
+    may_end = asyncio.Event()
+
+    async def clean_up() -> None:
+        try:
+            await forever()
+        finally:
+            await may_end.wait()
+
+    caller = asyncio.create_task(run_on(loop, clean_up()))
+    await turns(3)
+    for _ in range(200):
+        caller.cancel()
+        await asyncio.sleep(0)
+    loop.call_soon_threadsafe(may_end.set)
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert 1 <= len(wake_ups) <= 2  # the future of before the cancellation, and that of after it
 
 
 async def test_timeouts_of_asyncio_and_anyio(loop: asyncio.AbstractEventLoop) -> None:

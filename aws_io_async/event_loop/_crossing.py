@@ -88,8 +88,7 @@ class Crossing(Generic[T]):
                 await asyncio.wrap_future(self._ended)
         except asyncio.CancelledError:
             if self._cancel():
-                await self._until_ended()
-                task = self._ended.result()
+                task = await self._until_ended()
                 if not task.cancelled():
                     result = task.result()
                     if undo is not None:
@@ -97,10 +96,13 @@ class Crossing(Generic[T]):
             raise  # this very one: by its message anyio knows whose cancellation it is
         return self._ended.result()
 
-    async def _until_ended(self) -> None:
-        while not self._ended.done():
+    async def _until_ended(self) -> "asyncio.Task[T]":
+        # One future for all cancellations: what it has added to `_ended` stays there.
+        ended = asyncio.wrap_future(self._ended)
+        while not ended.done():
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wrap_future(self._ended)
+                await asyncio.wait({ended})
+        return ended.result()
 
     def _cancel(self) -> bool:
         """False if the loop is closed, so that there is nothing to wait for."""
