@@ -9,6 +9,7 @@ import asyncio
 import gc
 import itertools
 import os
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -74,6 +75,15 @@ def no_leaks() -> Iterator[None]:
     assert not left, f"threads left running: {left}"
     opened = {fd: what for fd, what in _open_fds().items() if fd not in fds}
     assert not opened, f"file descriptors left open: {opened}"
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads are switched as often as the interpreter can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
 
 
 @pytest.fixture(params=pollers.EVERY_LOOP)

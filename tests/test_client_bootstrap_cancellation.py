@@ -189,6 +189,7 @@ async def test_a_timeout_stays_the_callers() -> None:
 
 @pytest.mark.parametrize("kind", loops.FACTORIES)
 @pytest.mark.parametrize("security", ["plain", "tls"])
+@pytest.mark.usefixtures("restless")
 async def test_on_a_group(kind: str, security: str, ca: trustme.CA) -> None:
     """The two threads run as they like, so each count of turns means another moment each time."""
     tls = TlsConnectionOptions(client_of(ca), HOST) if security == "tls" else None

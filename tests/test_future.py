@@ -7,11 +7,10 @@ interruptions of test_future_reentry.
 import asyncio
 import gc
 import signal
-import sys
 import threading
 import traceback
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -26,15 +25,6 @@ FOREVER = 2**64 / 1e9
 
 class Thing:
     """Something whose end can be seen."""
-
-
-@pytest.fixture
-def restless() -> Iterator[None]:
-    """Threads are switched as often as the interpreter can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 def resolved(value: int) -> Future[int]:

@@ -13,9 +13,7 @@ import pytest
 from aws_io_async.channel import Channel
 from aws_io_async.future import Future, Promise
 from tests import loops
-from tests.test_future import broken, in_thread, resolved, restless
-
-__all__ = ["restless"]
+from tests.test_future import broken, in_thread, resolved
 
 Loop = asyncio.AbstractEventLoop
 

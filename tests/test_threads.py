@@ -19,15 +19,6 @@ from tests.pollers import OURS
 Loop = asyncio.AbstractEventLoop
 
 
-@pytest.fixture
-def restless() -> Iterator[None]:
-    """Threads are switched as often as the interpreter can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
-
-
 def in_threads(count: int, target: Callable[[int], object]) -> list[threading.Thread]:
     threads = [threading.Thread(target=target, args=(n,)) for n in range(count)]
     for thread in threads:

@@ -1,9 +1,7 @@
 """Groups while threads are switched all the time: order, and shutdown amid everything."""
 
 import asyncio
-import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 
 import anyio
@@ -25,13 +23,7 @@ SHUT_DOWN = Fault(
 every_kind = pytest.mark.parametrize("kind", loops.FACTORIES)
 
 
-@pytest.fixture(autouse=True)
-def restless() -> Iterator[None]:
-    """Threads are switched as often as the interpreter can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
+pytestmark = pytest.mark.usefixtures("restless")
 
 
 @every_kind

@@ -3,10 +3,9 @@
 import asyncio
 import gc
 import os
-import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 import pytest
@@ -28,13 +27,7 @@ DROPPED = Fault(
 )
 
 
-@pytest.fixture(autouse=True)
-def restless() -> Iterator[None]:
-    """Threads are switched as often as the interpreter can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
+pytestmark = pytest.mark.usefixtures("restless")
 
 
 def at_once(count: int, function: Callable[[int], T]) -> list[T]:

@@ -23,6 +23,8 @@ from tests.hsm import Hsm, softhsm
 for _path in sorted(Path(__file__).parent.glob("scenes_*.py")):
     importlib.import_module(f"tests.faults.{_path.stem}")
 
+pytestmark = pytest.mark.usefixtures("restless")  # or a loop that is busy would stop all others
+
 FAULTS = {
     (how, when): Fault(
         "Cancellation",
