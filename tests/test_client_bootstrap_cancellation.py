@@ -60,7 +60,7 @@ async def cut_short_at_each_turn(begin: Callable[[], Any]) -> int:
     """
     count = 0
     while True:
-        count += 1 + count // 32
+        count += 1 + max(0, count - 64) // 4
         coroutine, journal = begin()
         task = asyncio.create_task(coroutine)
         await turns(count)
