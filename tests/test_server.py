@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.recorders import BufferedRecorder, Recorder
 from tests.socket_tools import no_more_descriptors
 
 LOCAL = "127.0.0.1"
@@ -377,6 +378,33 @@ async def test_abort_clients_sends_nothing_more() -> None:
 
 
 # Accepting
+
+
+@pytest.mark.parametrize("scheduled", [[], ["scheduled"]])
+@pytest.mark.parametrize("kind", [Recorder, BufferedRecorder])
+@pytest.mark.loops("aws_io_async", "asyncio")  # uvloop reads first
+async def test_what_came_with_the_connection_comes_after_what_connection_made_has_scheduled(
+    kind: Any, scheduled: list[str]
+) -> None:
+    loop = asyncio.get_running_loop()
+    protocols: list[Any] = []
+
+    class Scheduling(kind):  # type: ignore[misc]  # Any is what it is
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            for what in scheduled:
+                loop.call_soon(self.happened, what)
+            protocols.append(self)
+
+    async with await loop.create_server(Scheduling, LOCAL, 0) as server:
+        with socket.create_connection(address_of(server)) as client:
+            client.sendall(b"at once")
+            client.shutdown(socket.SHUT_WR)
+            while not protocols:  # noqa: ASYNC110  the connection is in the backlog already
+                await asyncio.sleep(0)
+            await protocols[0].has("lost")
+    assert protocols[0].events == ["made", *scheduled, "data", "eof", "lost"]
+    assert protocols[0].data == b"at once"
 
 
 async def test_a_storm_of_connections() -> None:

@@ -22,7 +22,7 @@ from ._flow_control import WriteFlowControl
 from ._listen import remove_stale_socket
 from ._names import resolve
 from ._scheduler import Scheduler
-from ._socket_tools import LOST_WRITES_BEFORE_WARNING, Buffer, address_or_none
+from ._socket_tools import LOST_WRITES_BEFORE_WARNING, Buffer, address_or_none, report
 
 MAX_UDP_DATAGRAM = 64 * 1024
 """Bytes; more than a UDP datagram can have, and little enough for malloc to serve without mmap."""
@@ -222,9 +222,7 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
         self._force_close(exc)
 
     def _report(self, exc: BaseException, message: str) -> None:
-        self._loop.call_exception_handler(
-            {"message": message, "exception": exc, "transport": self, "protocol": self._protocol}
-        )
+        report(self._loop, exc, message, self, self._protocol)
 
     def _finish(self, exc: BaseException | None) -> None:
         self._state = self._state.moved_to(ConnectionState.CLOSED)

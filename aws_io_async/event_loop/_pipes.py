@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar
 from ._connection_state import ConnectionState
 from ._flow_control import WriteFlowControl
 from ._scheduler import Scheduler
-from ._socket_tools import LOST_WRITES_BEFORE_WARNING, Buffer, checked
+from ._socket_tools import LOST_WRITES_BEFORE_WARNING, Buffer, checked, report
 
 READ_SIZE = 64 * 1024
 """Bytes asked of one `read`: what a pipe holds."""
@@ -116,17 +116,7 @@ class _PipeTransport(asyncio.BaseTransport):
             self._finish(exc)
 
     def _fatal_error(self, exc: BaseException, message: str, *, expected: bool) -> None:
-        if not expected:
-            self._loop.call_exception_handler(
-                {
-                    "message": message,
-                    "exception": exc,
-                    "transport": self,
-                    "protocol": self._protocol,
-                }
-            )
-        elif self._loop.get_debug():
-            logger.debug("%r: %s", self, message, exc_info=True)
+        report(self._loop, exc, message, self, self._protocol, expected=expected)
         self._force_close(exc)
 
     def _finish(self, exc: BaseException | None) -> None:

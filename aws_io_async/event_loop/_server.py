@@ -34,14 +34,14 @@ class _Listener:
         """Their own address; None if it differs between them."""
         self.is_starved = False
         """Whether it was told that there are no descriptors, and has accepted nothing since."""
-        self._kind = int(sock.family), int(sock.type), sock.proto
+        self._family, self._type, self._proto = int(sock.family), int(sock.type), sock.proto
         self._poll = 0
         self._burst = 1
 
     def accept(self) -> tuple[socket.socket, Any]:
         """`socket.accept`, which asks the listener's enums each time: 2 us."""
         fd, address = self.sock._accept()  # type: ignore[attr-defined]  # typeshed has it not
-        return socket.socket(*self._kind, fileno=fd), address
+        return socket.socket(self._family, self._type, self._proto, fd), address
 
     def burst(self, poll: int, backlog: int) -> int:
         """How many connections to accept after this one of the loop's polls.

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from asyncio.log import logger
 from typing import Any
 
 Buffer = bytes | bytearray | memoryview
@@ -25,6 +26,29 @@ def disable_nagle(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:  # reset in the meantime; macOS says EINVAL then
             pass
+
+
+def report(
+    loop: asyncio.AbstractEventLoop,
+    exc: BaseException,
+    message: str,
+    transport: asyncio.BaseTransport,
+    protocol: asyncio.BaseProtocol,
+    *,
+    expected: bool = False,
+) -> None:
+    """Say what has broken a transport; what is to be `expected` of a peer, in debug mode only."""
+    if not expected:
+        loop.call_exception_handler(
+            {
+                "message": message,
+                "exception": exc,
+                "transport": transport,
+                "protocol": protocol,
+            }
+        )
+    elif loop.get_debug():
+        logger.debug("%r: %s", transport, message, exc_info=exc)
 
 
 def turn_away(transport: asyncio.Transport) -> None:

@@ -31,7 +31,7 @@ from typing import Any
 from .._tls_engine import TlsEngine
 from .._tls_state import TlsState
 from ._flow_control import WriteFlowControl
-from ._socket_tools import LOST_WRITES_BEFORE_WARNING, Buffer
+from ._socket_tools import LOST_WRITES_BEFORE_WARNING, Buffer, report
 from ._tls_app_transport import SslTransport
 from ._tls_arguments import default_context, shared_buffer, timeout, writing_is_paused
 
@@ -442,17 +442,8 @@ class TlsProtocol(asyncio.BufferedProtocol):
 
     def _fail(self, exc: BaseException, message: str) -> None:
         """End a broken connection; an alert for the peer is sent before."""
-        if not isinstance(exc, OSError):
-            self._loop.call_exception_handler(
-                {
-                    "message": message,
-                    "exception": exc,
-                    "transport": self.app_transport,
-                    "protocol": self._app,
-                }
-            )
-        elif self._loop.get_debug():
-            logger.debug("%r: %s", self, message, exc_info=exc)
+        expected = isinstance(exc, OSError)
+        report(self._loop, exc, message, self.app_transport, self._app, expected=expected)
         self._error = exc
         self._closing = True
         self._wake_waiter(exc)

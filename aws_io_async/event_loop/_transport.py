@@ -19,7 +19,7 @@ import weakref
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from itertools import islice
 from typing import Any
@@ -33,6 +33,7 @@ from ._socket_tools import (
     address_or_none,
     checked,
     disable_nagle,
+    report,
     snapshot,
 )
 
@@ -115,13 +116,21 @@ class SocketTransport(asyncio.Transport):
             self._loop._callback_failed(self._start, exc)
 
     def _start(self, waiter: "asyncio.Future[None] | None") -> None:
-        """Tell the protocol, and only then begin to read."""
+        """Tell the protocol, and only then begin to read.
+
+        A server reads at once, as clients mostly have sent something right behind their connect:
+        that saves a turn. Not if connection_made() has scheduled anything, which comes first.
+        """
+        scheduled = len(self._loop._ready)
+        at_once = False
         try:
             self._protocol.connection_made(self)
+            at_once = self._server is not None and len(self._loop._ready) == scheduled
         finally:
             self._started = True
-            if self.is_reading():
-                self._watch_readable()
+            if at_once and self.is_reading():
+                self._read_method()()
+            self._watch_if_reading()
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
 
@@ -141,7 +150,7 @@ class SocketTransport(asyncio.Transport):
 
     def _move_to(self, state: ConnectionState) -> None:
         self._state = self._state.moved_to(state)
-        self._update_direct()
+        self._direct = False  # nothing moves to OPEN
 
     def _update_direct(self) -> None:
         self._direct = self._state is ConnectionState.OPEN and not (
@@ -157,8 +166,7 @@ class SocketTransport(asyncio.Transport):
         self._wants_bytes = False
         if self._flow_control is not None:
             self._flow_control.protocol = protocol
-        if self._started and self.is_reading():
-            self._watch_readable()
+        self._watch_if_reading()
 
     def is_closing(self) -> bool:
         return self._state is not ConnectionState.OPEN
@@ -178,8 +186,7 @@ class SocketTransport(asyncio.Transport):
         if not self._paused or self.is_closing():
             return
         self._paused = False
-        if self._started and self.is_reading():
-            self._watch_readable()
+        self._watch_if_reading()
 
     def set_read_size(self, size: int) -> None:
         """Call `data_received` with at most `size` bytes, even if the protocol is a buffered one.
@@ -190,12 +197,14 @@ class SocketTransport(asyncio.Transport):
         self._read_size = size
         self._wants_bytes = True
 
-    def _watch_readable(self) -> None:
+    def _watch_if_reading(self) -> None:
+        if self._started and self.is_reading():
+            self._loop._add_reader(self._fd, self._read_method(), context=self._context)
+
+    def _read_method(self) -> Callable[[], None]:
         if isinstance(self._protocol, asyncio.BufferedProtocol) and not self._wants_bytes:
-            read_ready = self._read_into_buffer
-        else:
-            read_ready = self._read_data
-        self._loop._add_reader(self._fd, read_ready, context=self._context)
+            return self._read_into_buffer
+        return self._read_data
 
     def _read_data(self) -> None:
         try:
@@ -456,24 +465,15 @@ class SocketTransport(asyncio.Transport):
             self._finish(exc)
 
     def _fatal_error(self, exc: BaseException, message: str) -> None:
-        if not isinstance(exc, OSError):
-            self._loop.call_exception_handler(
-                {
-                    "message": message,
-                    "exception": exc,
-                    "transport": self,
-                    "protocol": self._protocol,
-                }
-            )
-        elif self._loop.get_debug():
-            logger.debug("%r: %s", self, message, exc_info=True)
+        report(self._loop, exc, message, self, self._protocol, expected=isinstance(exc, OSError))
         self._force_close(exc)
 
     def _finish(self, exc: BaseException | None) -> None:
         """Stop watching, and tell the protocol at the next turn."""
         self._move_to(ConnectionState.CLOSED)
         self._loop._remove_reader(self._fd)
-        self._loop._remove_writer(self._fd)
+        if self._backlog is not _EMPTY:  # there was one, so it may be watched
+            self._loop._remove_writer(self._fd)
         if self._flushed is not None and not self._flushed.done():
             self._flushed.set_exception(ConnectionError("Connection is closed by peer"))
         self._loop.call_soon(self._connection_lost, exc, context=self._context)
