@@ -15,6 +15,10 @@ from typing import Any
 MAX_FRAGMENT_SIZE = 16 * 1024
 """Bytes; the most that a message of a pool carries, as in aws-c-io."""
 
+MAX_READ_SIZE = 64 * 1024
+"""Bytes; what a socket's handler reads at a time, unless it is told otherwise. aws-c-io's reads 16
+KiB: a message of 64 KiB then takes four reads and four writes, at twice the price."""
+
 
 class MessageType(enum.Enum):
     """What a message carries."""

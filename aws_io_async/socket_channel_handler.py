@@ -31,7 +31,7 @@ from .channel import Channel, ChannelDirection, ChannelHandler, ChannelSlot
 from .channel._slot import note_outcome
 from .errors import AwsIoError, ChannelError, CommonErrorCode, ErrorCode, make, translate
 from .event_loop._socket_tools import turn_away
-from .message_pool import MAX_FRAGMENT_SIZE, IoMessage, MessageType
+from .message_pool import MAX_READ_SIZE, IoMessage, MessageType
 from .statistics import SocketStatistics
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
     def __init__(
         self,
         *,
-        max_read_size: int = MAX_FRAGMENT_SIZE,
+        max_read_size: int = MAX_READ_SIZE,
         half_close: bool = False,
         close_timeout: float = CLOSE_TIMEOUT,
     ) -> None:

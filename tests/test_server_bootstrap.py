@@ -12,7 +12,7 @@ from aws_io_async.channel import ChannelState
 from aws_io_async.channel_bootstrap import ServerBootstrap, SocketListener
 from aws_io_async.errors import Code, CommonErrorCode, ErrorCode, EventLoopShutdownError
 from aws_io_async.event_loop.group import EventLoopGroup
-from aws_io_async.message_pool import MAX_FRAGMENT_SIZE, MessageType
+from aws_io_async.message_pool import MAX_READ_SIZE, MessageType
 from aws_io_async.socket import SocketDomain, SocketOptions, SocketType
 from aws_io_async.socket_channel_handler import SocketChannelHandler
 from aws_io_async.statistics import SocketStatistics
@@ -234,7 +234,7 @@ async def test_nothing_is_read_before_it_is_wanted() -> None:
                 await asyncio.sleep(0.001)  # many turns that may read
             figures = channel.statistics()[0]
             assert isinstance(figures, SocketStatistics)
-            assert figures.bytes_read <= MAX_FRAGMENT_SIZE
+            assert figures.bytes_read <= MAX_READ_SIZE
             app.takes(sent)
             assert len(await app.got(sent)) == sent
 

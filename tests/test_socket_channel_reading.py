@@ -9,7 +9,7 @@ import pytest
 
 from aws_io_async.channel import ChannelSlot
 from aws_io_async.errors import AwsIoError, ErrorCode
-from aws_io_async.message_pool import MAX_FRAGMENT_SIZE, IoMessage, MessageType
+from aws_io_async.message_pool import MAX_READ_SIZE, IoMessage, MessageType
 from aws_io_async.socket_channel_handler import SocketChannelHandler
 from tests import channels
 from tests.bootstraps import code_of
@@ -110,7 +110,7 @@ async def test_a_flood_is_held_back(back_pressure: bool) -> None:
         ):
             total = await flood(theirs)
             limit = 100 if back_pressure else 64 * 1024
-            assert handler.statistics.bytes_read <= limit + 3 * MAX_FRAGMENT_SIZE
+            assert handler.statistics.bytes_read <= limit + 3 * MAX_READ_SIZE
             assert len(app.data) <= 100
             if isinstance(app, Suspending):
                 app.go_on.set()
@@ -341,7 +341,7 @@ async def test_what_comes_before_there_is_a_reader_waits(back_pressure: bool) ->
         async with socket_channel(ours, enable_read_back_pressure=back_pressure) as channel:
             await loop.sock_sendall(theirs, bytes(100_000))
             await turns(20)
-            assert unread(ours) >= 100_000 - MAX_FRAGMENT_SIZE
+            assert unread(ours) >= 100_000 - MAX_READ_SIZE
             channel.append(app := App())
             assert len(await app.got(100_000)) == 100_000
 

@@ -189,7 +189,6 @@ ECHO: list[tuple[str, Server, str, list[tuple[int, int]]]] = [
     ("TLS protocol", TLS_PROTOCOL, "tls", [(1024, 10), (65536, 10)]),
     ("TLS streams", Server("_serve_asyncio", "stream", tls=True), "tls", [(1024, 10)]),
     ("channel", CHANNEL, "tcp", [(1024, 10), (65536, 10)]),
-    ("channel, large reads", Server("_serve_channels", "large"), "tcp", [(65536, 10)]),
     ("channel, coroutine", Server("_serve_channels", "coroutine"), "tcp", [(1024, 10)]),
     ("channel, awaited write", Server("_serve_channels", "write"), "tcp", [(1024, 10)]),
     ("TLS channel", TLS_CHANNEL, "tls", [(1024, 10)]),

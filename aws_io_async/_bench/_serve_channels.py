@@ -7,14 +7,11 @@ import sys
 
 from ..channel import Channel, ChannelDirection, ChannelHandler, ChannelSlot
 from ..channel_bootstrap import ServerBootstrap
-from ..message_pool import MAX_FRAGMENT_SIZE, IoMessage
+from ..message_pool import IoMessage
 from ..tls_context import TlsContext
 from ._child import NOT_AVAILABLE
 from ._loops import factory
 from ._serve_asyncio import BACKLOG, serve, server_context
-
-LARGE_READS = 64 * 1024
-"""Bytes; what a bare protocol gets from one read."""
 
 
 class Echo(ChannelHandler):
@@ -43,15 +40,13 @@ def set_up(channel: Channel | None, error: BaseException | None) -> None:
 
 
 async def start(interface: str, tls: ssl.SSLContext | None) -> tuple[int, object]:
-    handlers = {"plain": Echo, "large": Echo, "coroutine": CoroutineEcho, "write": WritingEcho}
+    handlers = {"plain": Echo, "coroutine": CoroutineEcho, "write": WritingEcho}
     handler = handlers[interface]
-    read_size = LARGE_READS if interface == "large" else MAX_FRAGMENT_SIZE
     listener = await ServerBootstrap().new_socket_listener(
         "127.0.0.1",
         tls=TlsContext.from_ssl_context(tls, server_side=True) if tls else None,
         handlers=lambda: [handler()],
         on_incoming_channel_setup=set_up,
-        max_read_size=read_size,
         backlog=BACKLOG,
     )
     return listener.endpoint.port, listener

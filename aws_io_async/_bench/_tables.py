@@ -13,7 +13,6 @@ CHANNELS = {
     "channel, coroutine, 1 KiB, 10 connections": "protocol, 1 KiB, 10 connections",
     "channel, awaited write, 1 KiB, 10 connections": "protocol, 1 KiB, 10 connections",
     "channel, 64 KiB, 10 connections": "protocol, 64 KiB, 10 connections",
-    "channel, large reads, 64 KiB, 10 connections": "protocol, 64 KiB, 10 connections",
     "TLS channel, 1 KiB, 10 connections": "TLS protocol, 1 KiB, 10 connections",
 }
 """What a channel is compared with, on the same loop."""

@@ -17,7 +17,7 @@ from ..host_resolver import (
     HostResolutionConfig,
     HostResolver,
 )
-from ..message_pool import MAX_FRAGMENT_SIZE
+from ..message_pool import MAX_READ_SIZE
 from ..retry_strategy import RetryStrategy
 from ..socket import (
     Socket,
@@ -109,7 +109,7 @@ class ClientBootstrap:
         host_resolution_config: HostResolutionConfig | None = None,
         retry_strategy: RetryStrategy | None = None,
         enable_read_back_pressure: bool = False,
-        max_read_size: int = MAX_FRAGMENT_SIZE,
+        max_read_size: int = MAX_READ_SIZE,
         half_close: bool = False,
     ) -> Channel:
         """Connect to `host`, and set up a channel whose leftmost handlers are socket and TLS.

@@ -13,7 +13,7 @@ from ..channel import Channel
 from ..errors import AwsIoError, EventLoopShutdownError, OperationCancelledError
 from ..event_loop._crossing import run_on
 from ..event_loop.group import EventLoopGroup
-from ..message_pool import MAX_FRAGMENT_SIZE
+from ..message_pool import MAX_READ_SIZE
 from ..socket import (
     Socket,
     SocketDomain,
@@ -92,7 +92,7 @@ class ServerBootstrap:
         on_destroy: "Callable[[SocketListener], object] | None" = None,
         backlog: int = BACKLOG,
         enable_read_back_pressure: bool = False,
-        max_read_size: int = MAX_FRAGMENT_SIZE,
+        max_read_size: int = MAX_READ_SIZE,
         half_close: bool = False,
         max_handshakes: int | None = None,
     ) -> "SocketListener":

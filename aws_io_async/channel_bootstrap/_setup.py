@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 from ..alpn_handler import AlpnHandler
 from ..channel import Channel, ChannelHandler, ChannelSlot, ChannelState
 from ..errors import AwsIoError, ErrorCode, TlsError, make, translate
-from ..message_pool import MAX_FRAGMENT_SIZE
+from ..message_pool import MAX_READ_SIZE
 from ..socket_channel_handler import SocketChannelHandler
 from ..tls_channel_handler import TlsChannelHandler
 from ..tls_context import TlsConnectionOptions
@@ -61,7 +61,7 @@ class ChannelSetup:
     on_setup: Notified | None = None
     on_shutdown: Notified | None = None
     enable_read_back_pressure: bool = False
-    max_read_size: int = MAX_FRAGMENT_SIZE
+    max_read_size: int = MAX_READ_SIZE
     half_close: bool = False
 
     def __post_init__(self) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 Buffer = bytes | bytearray | memoryview
 
+_BYTES = bytes, bytearray  # to write that as a union costs 50 ns each time
+
 LOST_WRITES_BEFORE_WARNING = 5
 """As in asyncio: writes to a lost connection that are dropped without a word."""
 
@@ -62,13 +64,14 @@ def checked(data: Buffer) -> Buffer:
 
     Raises TypeError if it is not made of bytes.
     """
-    if isinstance(data, bytes | bytearray):
+    if isinstance(data, memoryview):
+        if data.ndim == 1 and data.itemsize == 1 and data.c_contiguous:
+            return data
+        # Those that are not contiguous, and empty ones, cannot be cast.
+        return data.cast("B") if data.c_contiguous and data.nbytes else bytes(data)
+    if isinstance(data, _BYTES):
         return data
-    if not isinstance(data, memoryview):
-        raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
-    if not data.c_contiguous or not data.nbytes:
-        return bytes(data)  # these cannot be cast
-    return data if data.itemsize == 1 and data.ndim == 1 else data.cast("B")
+    raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
 
 
 def snapshot(data: Buffer, start: int) -> bytes | memoryview:

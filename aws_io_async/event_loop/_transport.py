@@ -238,8 +238,7 @@ class SocketTransport(asyncio.Transport):
             self._fatal_error(exc, "Fatal error: protocol.get_buffer() call failed.")
             return
         try:
-            assert self._sock is not None
-            size = self._sock.recv_into(buffer)
+            size = self._sock.recv_into(buffer)  # type: ignore[union-attr]  # there is one to read
         except (BlockingIOError, InterruptedError):
             return
         except (SystemExit, KeyboardInterrupt):
