@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from .. import errors
 from ..errors import ErrorCode
+from ._until_done import until_done
 
 T = TypeVar("T")
 
@@ -99,9 +100,8 @@ class Crossing(Generic[T]):
     async def _until_ended(self) -> "asyncio.Task[T]":
         # One future for all cancellations: what it has added to `_ended` stays there.
         ended = asyncio.wrap_future(self._ended)
-        while not ended.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({ended})
+        with contextlib.suppress(asyncio.CancelledError):
+            await until_done([ended])
         return ended.result()
 
     def _cancel(self) -> bool:
