@@ -184,7 +184,7 @@ async def test_nothing_hangs_when_a_group_shuts_down(
             closing = asyncio.create_task(group.aclose())
             while not callers[-1].done():  # refused, as all that follow would be
                 callers.append(asyncio.create_task(run_on(loop, forever())))
-                await asyncio.sleep(1e-6)  # the other thread has its turn in the meantime
+                await asyncio.sleep(0.001)  # or the other thread would get no turn
             async with asyncio.timeout(PATIENCE):
                 errors = await asyncio.gather(*callers, return_exceptions=True)
                 await closing

@@ -18,6 +18,9 @@ from typing import Any, Protocol
 EVENT_READ = selectors.EVENT_READ
 EVENT_WRITE = selectors.EVENT_WRITE
 
+MAXIMUM_TIMEOUT = 24 * 3600.0
+"""Seconds; as in asyncio, epoll and kqueue take no longer ones on some systems."""
+
 MAX_EVENTS = 512
 """Events taken from the kernel at a time; the others are still there at the next poll."""
 

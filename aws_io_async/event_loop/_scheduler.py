@@ -6,8 +6,8 @@ reports, and the timers that are due. What they make ready waits for the next tu
 
 The poll waits until a descriptor is ready, the first timer is due, or another thread wakes us. If
 callbacks are ready already it does not wait, and is left out every second time, or, with nothing to
-watch, up to `MAX_TURNS_WITHOUT_POLL` times in a row: a chain of `call_soon`s does not pay for a
-system call a link. It is made, as in asyncio, after something was sent or watched anew.
+watch and no other thread, up to `MAX_TURNS_WITHOUT_POLL` times in a row: a chain of `call_soon`s
+does not pay for a system call a link. It is made after something was sent or watched anew.
 
 While the loop runs, other threads do not touch the ready queue: `call_soon_threadsafe` appends to
 `_foreign`, a deque, which the next turn takes in. While it is at rest they do, under a lock that a
@@ -34,18 +34,16 @@ from .._timer_queue import TimerQueue
 from . import _registry
 from ._debug import check_callback, debug_by_default, report_slow, with_origin
 from ._handles import HANDLES_HAVE_LOCKS, Handle, ThreadSafeHandle, TimerHandle, run_of
-from ._poller import take_over
+from ._poller import MAXIMUM_TIMEOUT, take_over
 from ._statistics import LoadMeter, LoopStatistics
 from ._watchers import Watcher, Watchers, fd_of
 
 Ts = TypeVarTuple("Ts")
 
 MAX_TURNS_WITHOUT_POLL = 8
-"""Turns in a row that may leave out the poll while there is no descriptor to watch. Otherwise it is
-one: programs have come to count on it that the loop polls while they `sleep(0)` twice."""
-
-MAXIMUM_SELECT_TIMEOUT = 24 * 3600.0
-"""Seconds; as in asyncio, epoll and kqueue take no longer ones on some systems."""
+"""Turns in a row that may leave out the poll while there is no descriptor to watch and no other
+thread, which gets the interpreter when we poll. Otherwise it is one: a busy loop would stop threads
+for seconds, and programs count on it that the loop polls while they `sleep(0)` twice."""
 
 
 class Scheduler(asyncio.AbstractEventLoop):
@@ -304,6 +302,7 @@ class Scheduler(asyncio.AbstractEventLoop):
         dispatch, failed = self._watchers.dispatch, self._callback_failed
         now, time_of_timers, resolution = time.monotonic, self._now, self._clock_resolution
         skipped = MAX_TURNS_WITHOUT_POLL  # the first turn looks at the descriptors
+        alone = False  # nobody is waited for, and nobody waits for us to poll
         while True:
             if foreign:
                 self._take_foreign()
@@ -311,8 +310,10 @@ class Scheduler(asyncio.AbstractEventLoop):
                 self._timers.settle()
             ready = self._ready
             skip: Any = ready and not (fresh or self._has_sent)
-            if skip and skipped:  # once more only if nothing but the wakeup is watched
-                skip = skipped < MAX_TURNS_WITHOUT_POLL and len(readers) == 1 and not writers
+            if skip and skipped:
+                if skipped == 1:  # the only reader is the wakeup; of another we would know: fresh
+                    alone = len(readers) == 1 and not writers and threading.active_count() == 1
+                skip = alone and skipped < MAX_TURNS_WITHOUT_POLL
             if skip:
                 skipped += 1
                 self._turns_without_poll += 1
@@ -362,9 +363,7 @@ class Scheduler(asyncio.AbstractEventLoop):
         if due is None:
             return None
         wait = due - (now if self._now is time.monotonic else self._now())
-        if wait < 0.0:
-            return 0.0
-        return wait if wait < MAXIMUM_SELECT_TIMEOUT else MAXIMUM_SELECT_TIMEOUT
+        return 0.0 if wait < 0.0 else min(wait, MAXIMUM_TIMEOUT)
 
     def _take_foreign(self) -> None:
         foreign = self._foreign
