@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
+from aws_io_async import EventLoop
 from aws_io_async.errors import AwsIoError, ErrorCode
 from aws_io_async.event_loop._crossing import run_on
 from aws_io_async.event_loop.group import EventLoopGroup
@@ -129,6 +130,27 @@ async def test_cancelled_again_and_again_it_wakes_the_caller_once(
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert 1 <= len(wake_ups) <= 2  # the future of before the cancellation, and that of after it
+
+
+@pytest.mark.loops("aws_io_async")  # which counts its turns
+async def test_an_anyio_scope_does_not_keep_the_loop_busy(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """Or the other thread would clean up for seconds, without the interpreter."""
+    mine = asyncio.get_running_loop()
+    assert isinstance(mine, EventLoop)
+
+    async def clean_up() -> None:
+        try:
+            await forever()
+        finally:
+            await asyncio.sleep(0.05)
+
+    with anyio.move_on_after(0.01) as scope:
+        before = mine.statistics().turns
+        await run_on(loop, clean_up())
+    assert scope.cancelled_caught
+    assert mine.statistics().turns < before + 50
 
 
 async def test_timeouts_of_asyncio_and_anyio(loop: asyncio.AbstractEventLoop) -> None:

@@ -254,8 +254,8 @@ class TestTimers:
         when = loop.time() + 0.005
         timers: list[asyncio.TimerHandle] = []
         loop.call_at(when, lambda: timers[0].cancel())
-        timers.append(loop.call_at(when + 0.0001, ran.append, "no"))
-        time.sleep(0.01)  # both are due when the loop first looks
+        timers.append(loop.call_at(when + 0.002, ran.append, "no"))  # uvloop counts milliseconds
+        time.sleep(0.02)  # both are due when the loop first looks
         loop.call_later(0.01, loop.stop)
         loop.run_forever()
         assert ran == []

@@ -98,9 +98,13 @@ class Crossing(Generic[T]):
         return self._ended.result()
 
     async def _until_ended(self) -> "asyncio.Task[T]":
-        # One future for all cancellations: what it has added to `_ended` stays there.
+        import anyio  # here, as few programs come here, and all would pay for it
+
+        # One future for all cancellations: what it has added to `_ended` stays there. And none of
+        # anyio's, which come in each turn: they would keep this loop busy, and the interpreter
+        # from the other thread, which is to come to its end.
         ended = asyncio.wrap_future(self._ended)
-        with contextlib.suppress(asyncio.CancelledError):
+        with anyio.CancelScope(shield=True), contextlib.suppress(asyncio.CancelledError):
             await until_done([ended])
         return ended.result()
 
