@@ -44,7 +44,7 @@ def test_benchmark_of_the_resolver() -> None:
     lines = run("bench/resolve.py", "1").splitlines()
     costs = [re.search(r" (\d+) ns, (\d+\.\d+) times a coroutine", line) for line in lines]
     assert len(costs) == 3
-    assert all(cost is not None and float(cost[2]) > 1 for cost in costs)
+    assert all(cost is not None and float(cost[2]) > 0 for cost in costs)
 
 
 def test_every_example_is_tested() -> None:
