@@ -103,7 +103,7 @@ async def test_a_result_that_came_too_late_is_undone(loop: asyncio.AbstractEvent
 async def test_cancelled_again_and_again_it_wakes_the_caller_once(
     loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An anyio scope cancels in each turn: what comes from the other thread must not pile up."""
+    """What comes from the other thread must not pile up."""
     mine = asyncio.get_running_loop()
     wake_ups: list[object] = []
     call_soon_threadsafe = mine.call_soon_threadsafe

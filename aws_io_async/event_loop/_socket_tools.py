@@ -1,4 +1,4 @@
-"""Small things that stream and datagram transports share."""
+"""Small things that transports share."""
 
 import asyncio
 import socket

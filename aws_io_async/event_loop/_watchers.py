@@ -48,12 +48,7 @@ class Watchers:
         context: Context | None,
     ) -> Watcher:
         """Run `callback(*args)` whenever `fd` is readable, in place of what ran so far."""
-        # The poller is told again in any case: what is said to be watched may have been closed
-        # behind our back, and its number be used anew.
-        other = EVENT_WRITE if fd in self.writers else 0
-        self._poller.update(fd, other, other | EVENT_READ)
-        if not other:
-            self.fresh.add(fd)
+        self._register(fd, EVENT_WRITE if fd in self.writers else 0, EVENT_READ)
         watcher = self.readers[fd] = _watcher(callback, args, context)
         return watcher
 
@@ -65,10 +60,7 @@ class Watchers:
         context: Context | None,
     ) -> Watcher:
         """Run `callback(*args)` whenever `fd` is writable, in place of what ran so far."""
-        other = EVENT_READ if fd in self.readers else 0
-        self._poller.update(fd, other, other | EVENT_WRITE)
-        if not other:
-            self.fresh.add(fd)
+        self._register(fd, EVENT_READ if fd in self.readers else 0, EVENT_WRITE)
         watcher = self.writers[fd] = _watcher(callback, args, context)
         return watcher
 
@@ -89,6 +81,14 @@ class Watchers:
         other = EVENT_READ if fd in self.readers else 0
         self._poller.update(fd, other | EVENT_WRITE, other)
         return True
+
+    def _register(self, fd: int, other: int, event: int) -> None:
+        """Watch for `event`, beside the `other` direction if that is watched."""
+        # Also if it is said to be registered: it may have been closed behind our back, and the
+        # number be used anew.
+        self._poller.update(fd, other, other | event)
+        if not other:
+            self.fresh.add(fd)
 
     def add_wakeup(self, callback: Callable[[Wakeup], object]) -> Wakeup:
         """A new wakeup of the kind that suits the poller; `callback` is told of its calls."""

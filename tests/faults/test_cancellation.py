@@ -82,7 +82,6 @@ async def check(scene: Scene) -> set[CodeType]:
 
 @pytest.mark.parametrize("name", SCENES)
 @pytest.mark.loops("aws_io_async")
-@pytest.mark.timeout(300)  # what is cancelled in each turn keeps the loop busy, and threads waiting
 async def test_on_our_loop(name: str) -> None:
     reached = await check(SCENES[name].scene)
     for coroutine in SCENES[name].coroutines:
