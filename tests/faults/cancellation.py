@@ -85,7 +85,8 @@ class Injection:
         """Whether a cancellation has been brought about."""
         self.reached: set[CodeType] = set()
         """The coroutines and generators that wait for one another there, as far as one can see."""
-        self._made: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self._made: list[weakref.ref[asyncio.Task[Any]]] = []
+        """A list, as the loops of a group add to it from their threads while it is copied."""
         self._cues: list[Callable[[], object]] = []
         self._cancel: Callable[[], object] | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -162,7 +163,7 @@ class Injection:
     def made(self, task: "asyncio.Task[Any]") -> None:
         """The call has made a task, or is one."""
         if self.how is How.ALL and self._cancel is not None:
-            self._made.add(task)
+            self._made.append(weakref.ref(task))
 
     def _inject(self, _awaited: object = None) -> None:
         if asyncio.get_running_loop() is not self._loop:  # but of a group
@@ -170,8 +171,9 @@ class Injection:
         elif self._cancel is not None:
             self.was_cancelled = True
             self._cancel()
-            for task in list(self._made):
-                if task.get_loop() is self._loop and not task.done():
+            for made in self._made.copy():
+                task = made()
+                if task is not None and task.get_loop() is self._loop and not task.done():
                     task.cancel()
 
 
