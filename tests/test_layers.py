@@ -111,6 +111,7 @@ PACKAGES = {
         "_own_thread",
         "_crt_loop",
         "_socket_tools",
+        "_write_side",
         "_transport",
         "_names",
         "_connect_lookup",
