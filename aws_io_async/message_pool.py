@@ -72,6 +72,14 @@ class IoMessage:
             channel._failed(on_completion, exc)
 
 
+class DataMessage(IoMessage):
+    """One whose maker stores the four attributes: half of what the constructor takes."""
+
+    __slots__ = ()
+
+    __init__ = object.__init__
+
+
 class PooledMessage(IoMessage):
     """A message of a pool: an empty bytearray to fill, up to `capacity` bytes."""
 

@@ -31,7 +31,7 @@ from .channel import Channel, ChannelDirection, ChannelHandler, ChannelSlot
 from .channel._slot import note_outcome
 from .errors import AwsIoError, ChannelError, CommonErrorCode, ErrorCode, make, translate
 from .event_loop._socket_tools import turn_away
-from .message_pool import MAX_READ_SIZE, IoMessage, MessageType
+from .message_pool import MAX_READ_SIZE, DataMessage, IoMessage, MessageType
 from .statistics import SocketStatistics
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ BATCH_SIZE = 64 * 1024
 
 _DATA = MessageType.APPLICATION_DATA  # found faster than a member
 _READ = ChannelDirection.READ
-_new_message = IoMessage.__new__
 
 logger = log.logger(log.LogSubject.SOCKET_HANDLER)
 
@@ -177,7 +176,7 @@ class SocketChannelHandler(asyncio.BufferedProtocol, ChannelHandler):
         if not self._open:
             self._hold(data)
             return
-        message = _new_message(IoMessage)  # its constructor, without the call: 40 ns less
+        message = DataMessage()
         message.data = data
         message.message_type = _DATA
         message.on_completion = message.tag = None

@@ -29,7 +29,7 @@ from ._tls_window import HANDSHAKE_WINDOW, RECORD_OVERHEAD, CiphertextWindow
 from .channel import ChannelDirection, ChannelHandler, ChannelSlot, ChannelTask
 from .errors import AwsIoError, Code, ErrorCode, make, translate
 from .event_loop.tasks import TaskStatus
-from .message_pool import IoMessage, MessageType
+from .message_pool import DataMessage, IoMessage, MessageType
 from .statistics import TlsNegotiationStatus, TlsStatistics
 from .tls_context import TlsConnectionOptions, TlsNegotiatedProtocol
 
@@ -39,7 +39,6 @@ logger = log.logger(log.LogSubject.TLS)
 # Looked at for every message: a global is found faster than an enum's member.
 _NEGOTIATED, _FAILED, _DATA = State.NEGOTIATED, State.FAILED, MessageType.APPLICATION_DATA
 _READ, _WRITE = ChannelDirection.READ, ChannelDirection.WRITE
-_new_message = IoMessage.__new__
 
 
 class TlsChannelHandler(ChannelHandler):
@@ -248,7 +247,7 @@ class TlsChannelHandler(ChannelHandler):
                 data = None
             if data:
                 done = engine.settled
-                message = _new_message(IoMessage)
+                message = DataMessage()
                 message.data = data
                 message.message_type = _DATA
                 message.on_completion = message.tag = None
@@ -375,7 +374,7 @@ class TlsChannelHandler(ChannelHandler):
             self._held.hold(message)
             self._flush()
             return
-        out = _new_message(IoMessage)
+        out = DataMessage()
         out.data = ciphertext
         out.message_type = _DATA
         out.tag = None

@@ -12,57 +12,18 @@ import socket
 import struct
 import sys
 from asyncio.trsock import TransportSocket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 
+from tests.connections import connection, read_exactly, read_to_end, unix_pair
 from tests.recorders import BufferedRecorder, Events, Recorder
 from tests.socket_tools import tcp_pair
 
 IOV_MAX = os.sysconf("SC_IOV_MAX")
 BIG = bytes(range(256)) * 32 * 1024  # 8 MiB: more than fits between tcp_pair's sockets
-
-
-def unix_pair() -> tuple[socket.socket, socket.socket]:
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-
-
-@asynccontextmanager
-async def connection(
-    protocol: Any, pair: Callable[[], tuple[socket.socket, socket.socket]] = tcp_pair
-) -> AsyncIterator[tuple[Any, socket.socket]]:
-    """A transport for `protocol`, and the socket at the other end."""
-    near, far = pair()
-    far.setblocking(False)
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_connection(lambda: protocol, sock=near)
-    try:
-        with far:
-            yield transport, far
-    finally:
-        if "lost" not in protocol.events:
-            transport.abort()
-        await protocol.has("lost")
-        await asyncio.sleep(0)
-
-
-async def read_to_end(sock: socket.socket) -> bytes:
-    received = bytearray()
-    while data := await asyncio.get_running_loop().sock_recv(sock, 1 << 20):
-        received += data
-    return bytes(received)
-
-
-async def read_exactly(sock: socket.socket, size: int) -> bytes:
-    received = bytearray()
-    while len(received) < size:
-        data = await asyncio.get_running_loop().sock_recv(sock, size - len(received))
-        assert data, "the connection has ended"
-        received += data
-    return bytes(received)
 
 
 async def polled() -> None:

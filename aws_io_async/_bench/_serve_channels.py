@@ -13,15 +13,17 @@ from ._child import NOT_AVAILABLE
 from ._loops import factory
 from ._serve_asyncio import BACKLOG, serve, server_context
 
+WRITE = ChannelDirection.WRITE  # a member takes 60 ns to be found on Python 3.11
+
 
 class Echo(ChannelHandler):
     def process_read_message(self, slot: ChannelSlot, message: IoMessage) -> None:
-        slot.send_message(message, ChannelDirection.WRITE)
+        slot.send_message(message, WRITE)
 
 
 class CoroutineEcho(ChannelHandler):
     async def process_read_message(self, slot: ChannelSlot, message: IoMessage) -> None:
-        slot.send_message(message, ChannelDirection.WRITE)
+        slot.send_message(message, WRITE)
 
 
 class WritingEcho(ChannelHandler):

@@ -128,8 +128,9 @@ class Lane:
         if self.at is not None:
             self._keep(message)
             return
+        process = self.process  # to call what is no method as if it were one takes 30 ns more
         try:
-            awaitable = self.process(self.slot, message)
+            awaitable = process(self.slot, message)
         except BaseException as exc:
             self.failed_at(message, exc)
             return

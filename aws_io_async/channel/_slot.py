@@ -23,12 +23,11 @@ Source: aws-c-io's `channel.h` and `channel.c`.
 import asyncio
 import operator
 import sys
-from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CommonErrorCode, ErrorCode, make
-from ..message_pool import MAX_FRAGMENT_SIZE, IoMessage, MessageType, PooledMessage
+from ..message_pool import MAX_FRAGMENT_SIZE, DataMessage, IoMessage, MessageType, PooledMessage
 from ._handler import ChannelDirection, ChannelHandler
 from ._lane import Lane
 from ._trace import traced
@@ -251,8 +250,9 @@ class ChannelSlot:
         if own is not None and own.at is message and direction is _WRITE:
             own.passed_on()
         # As in Lane.deliver: a call less, 40 of 550 ns that an echo takes without the kernel.
+        process = lane.process
         try:
-            awaitable = lane.process(lane.slot, message)
+            awaitable = process(lane.slot, message)
         except BaseException as exc:
             lane.failed_at(message, exc)
             return
@@ -308,7 +308,7 @@ class ChannelSlot:
         Raises what `send_message` raises, and the error that kept the bytes from being written.
         If it is cancelled, the bytes are written all the same.
         """
-        message = _new(_Write)  # its constructor, without the call: 40 ns less
+        message = _Write()
         message.data = data
         message.message_type = _APPLICATION_DATA
         message.on_completion = note_outcome
@@ -448,7 +448,7 @@ def check_handler(handler: ChannelHandler) -> int:
     return window
 
 
-class _Write(IoMessage):
+class _Write(DataMessage):
     """A message that is waited for. Most often it is complete before anyone waits."""
 
     __slots__ = ("outcome",)
@@ -481,7 +481,6 @@ class _Write(IoMessage):
 
 
 _PENDING = object()
-_new: Callable[[type[_Write]], _Write] = object.__new__
 
 
 def note_outcome(channel: object, message: Any, error: BaseException | None) -> None:

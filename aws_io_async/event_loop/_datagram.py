@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, TypeVar
 
-from ._connection_state import ConnectionState
+from ._connection_state import CLOSED, CLOSING, OPEN
 from ._flow_control import WriteFlowControl
 from ._listen import remove_stale_socket
 from ._names import resolve
@@ -70,7 +70,7 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
         self._address = address
         self._connected = peername is not None
         self._context = copy_context()
-        self._state = ConnectionState.OPEN
+        self._state = OPEN
         self._backlog: deque[tuple[bytes, Any]] = deque()
         self._backlog_size = 0
         self._lost_writes = 0
@@ -82,7 +82,7 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
         try:
             self._protocol.connection_made(self)
         finally:
-            if self._state is ConnectionState.OPEN:
+            if self._state is OPEN:
                 self._loop._add_reader(self._fd, self._read_ready, context=self._context)
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
@@ -106,13 +106,13 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
         self._flow.protocol = protocol
 
     def is_closing(self) -> bool:
-        return self._state is not ConnectionState.OPEN
+        return self._state is not OPEN
 
     # Receiving
 
     def _read_ready(self) -> None:
         for _ in range(DATAGRAMS_PER_WAKEUP):
-            if self._sock is None or self._state is not ConnectionState.OPEN:
+            if self._sock is None or self._state is not OPEN:
                 return
             try:
                 data, address = self._sock.recvfrom(self._max_size)
@@ -143,7 +143,7 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
             if addr not in (None, self._address):
                 raise ValueError(f"Invalid address: must be None or {self._address}")
             addr = self._address
-        if self._state is ConnectionState.CLOSED:
+        if self._state is CLOSED:
             self._lost_writes += 1
             if self._lost_writes > LOST_WRITES_BEFORE_WARNING:
                 logger.warning("socket.send() raised exception.")
@@ -184,9 +184,9 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
                 backlog.popleft()
                 self._backlog_size -= len(data) + DATAGRAM_OVERHEAD
         self._flow.shrunk(self._backlog_size)  # may send more
-        if not backlog and self._state is not ConnectionState.CLOSED:
+        if not backlog and self._state is not CLOSED:
             self._loop._remove_writer(self._fd)
-            if self._state is ConnectionState.CLOSING:
+            if self._state is CLOSING:
                 self._finish(None)
 
     def get_write_buffer_size(self) -> int:
@@ -201,9 +201,9 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
     # Closing
 
     def close(self) -> None:
-        if self._state is not ConnectionState.OPEN:
+        if self._state is not OPEN:
             return
-        self._state = self._state.moved_to(ConnectionState.CLOSING)
+        self._state = self._state.moved_to(CLOSING)
         self._loop._remove_reader(self._fd)
         if not self._backlog:
             self._finish(None)
@@ -212,7 +212,7 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
         self._force_close(None)
 
     def _force_close(self, exc: BaseException | None) -> None:
-        if self._state is not ConnectionState.CLOSED:
+        if self._state is not CLOSED:
             self._backlog.clear()
             self._backlog_size = 0
             self._finish(exc)
@@ -225,7 +225,7 @@ class DatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
         report(self._loop, exc, message, self, self._protocol)
 
     def _finish(self, exc: BaseException | None) -> None:
-        self._state = self._state.moved_to(ConnectionState.CLOSED)
+        self._state = self._state.moved_to(CLOSED)
         self._loop._remove_reader(self._fd)
         self._loop._remove_writer(self._fd)
         self._loop.call_soon(self._connection_lost, exc, context=self._context)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, Protocol, TypeVar
 
-from ._connection_state import ConnectionState
+from ._connection_state import CLOSED, CLOSING, OPEN, ConnectionState
 from ._flow_control import WriteFlowControl
 from ._scheduler import Scheduler
 from ._socket_tools import LOST_WRITES_BEFORE_WARNING, Buffer, checked, report
@@ -61,7 +61,7 @@ class _PipeTransport(asyncio.BaseTransport):
         self._extra["pipe"] = pipe
         self._loop = loop
         self._context = copy_context()
-        self._state = ConnectionState.OPEN
+        self._state = OPEN
         self._started = False
         self._protocol: Any = protocol  # Any for its optional methods; None once closed
         loop.call_soon(self._start, waiter, context=self._context)
@@ -106,13 +106,13 @@ class _PipeTransport(asyncio.BaseTransport):
         self._protocol = protocol
 
     def is_closing(self) -> bool:
-        return self._state is not ConnectionState.OPEN
+        return self._state is not OPEN
 
     def _move_to(self, state: ConnectionState) -> None:
         self._state = self._state.moved_to(state)
 
     def _force_close(self, exc: BaseException | None) -> None:
-        if self._state is not ConnectionState.CLOSED:
+        if self._state is not CLOSED:
             self._finish(exc)
 
     def _fatal_error(self, exc: BaseException, message: str, *, expected: bool) -> None:
@@ -121,7 +121,7 @@ class _PipeTransport(asyncio.BaseTransport):
 
     def _finish(self, exc: BaseException | None) -> None:
         """Stop watching, and tell the protocol at the next turn."""
-        self._move_to(ConnectionState.CLOSED)
+        self._move_to(CLOSED)
         self._loop._remove_reader(self._fd)
         self._loop._remove_writer(self._fd)
         if self._loop.is_closed():  # there is no next turn
@@ -165,7 +165,7 @@ class ReadPipeTransport(_PipeTransport, asyncio.ReadTransport):
         self._paused = False
 
     def is_reading(self) -> bool:
-        return not self._paused and self._state is ConnectionState.OPEN
+        return not self._paused and self._state is OPEN
 
     def pause_reading(self) -> None:
         if self.is_reading():
@@ -173,7 +173,7 @@ class ReadPipeTransport(_PipeTransport, asyncio.ReadTransport):
             self._loop._remove_reader(self._fd)
 
     def resume_reading(self) -> None:
-        if self._paused and self._state is ConnectionState.OPEN:
+        if self._paused and self._state is OPEN:
             self._paused = False
             self._watch()
 
@@ -271,7 +271,7 @@ class WritePipeTransport(_PipeTransport, asyncio.WriteTransport):
         self._flow.protocol = protocol
 
     def _watch(self) -> None:
-        if not self._is_device and self._state is not ConnectionState.CLOSED:
+        if not self._is_device and self._state is not CLOSED:
             self._watch_readable(self._reader_gone)
 
     def _reader_gone(self) -> None:
@@ -283,7 +283,7 @@ class WritePipeTransport(_PipeTransport, asyncio.WriteTransport):
         data = checked(data)
         if not data:
             return
-        if self._state is not ConnectionState.OPEN:
+        if self._state is not OPEN:
             self._lost_writes += 1
             if self._lost_writes > LOST_WRITES_BEFORE_WARNING:
                 logger.warning("pipe closed by peer or os.write(pipe, data) raised exception.")
@@ -317,7 +317,7 @@ class WritePipeTransport(_PipeTransport, asyncio.WriteTransport):
         self._flow.shrunk(len(self._backlog))  # may write more
         if not self._backlog:
             self._loop._remove_writer(self._fd)
-            if self._state is ConnectionState.CLOSING:
+            if self._state is CLOSING:
                 self._finish(None)
 
     def can_write_eof(self) -> bool:
@@ -325,8 +325,8 @@ class WritePipeTransport(_PipeTransport, asyncio.WriteTransport):
 
     def write_eof(self) -> None:
         """Close once the backlog is written: a pipe ends by being closed."""
-        if self._state is ConnectionState.OPEN:
-            self._move_to(ConnectionState.CLOSING)
+        if self._state is OPEN:
+            self._move_to(CLOSING)
             if not self._backlog:
                 self._finish(None)
 

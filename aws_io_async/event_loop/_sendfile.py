@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from . import _sock_ops
-from ._connection_state import ConnectionState
+from ._connection_state import CLOSED
 from ._scheduler import Scheduler
 from ._tls_transport import SslTransport
 from ._transport import SocketTransport
@@ -129,7 +129,7 @@ async def _until_writable(loop: Scheduler, transport: SocketTransport) -> None:
     try:
         await writable
     finally:
-        if transport._state is not ConnectionState.CLOSED:
+        if transport._state is not CLOSED:
             loop._remove_writer(transport._fd)
 
 

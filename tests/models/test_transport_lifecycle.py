@@ -26,6 +26,7 @@ from tests.models.rounds import checked
 from tests.socket_tools import tcp_pair
 
 SIZES = st.sampled_from([0, 1, 100, 5_000, 70_000, 300_000])
+LAST = st.sampled_from([""] * 6 + ["write_lines", "write_eof", "close", "abort"])
 ANYTHING = Fault(
     "Network",
     "program and peer write, pause, end, close, abort and reset in any order",
@@ -181,6 +182,21 @@ class TransportMachine(RuleBasedStateMachine):
             changing[:] = bytes(len(changing))
 
         self.write_with(size, write)
+
+    @rule(sizes=st.lists(SIZES, min_size=2, max_size=5), last=LAST)
+    def write_several_times_in_a_turn(self, sizes: list[int], last: str) -> None:
+        def write() -> None:
+            for size in sizes:
+                self.write(size)
+            if last == "write_lines":
+                self.write_lines(sizes[0], 2)
+            elif last == "write_eof":
+                self.write_eof(True)
+            elif last:
+                self.end(last)
+
+        self.loop.call_soon(write)
+        self.turn()
 
     @rule(sure=st.sampled_from([False, False, True]))
     def write_eof(self, sure: bool) -> None:
