@@ -9,6 +9,7 @@ import asyncio
 import gc
 import itertools
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME,...",
         help="run asynchronous tests on these event loops only (default: %(default)s)",
     )
+
+
+def pytest_configure() -> None:
+    """A shell has background jobs ignore SIGINT, which children inherit: undo that for them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_asyncio_loop_factories(
