@@ -98,6 +98,7 @@ PACKAGES = {
         "_watchers",
         "_connection_state",
         "_flow_control",
+        "_callbacks",
         "_scheduler",
         "_exception_handler",
         "_executor",

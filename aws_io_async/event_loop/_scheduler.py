@@ -8,16 +8,9 @@ The poll waits until a descriptor is ready, the first timer is due, or another t
 callbacks are ready already it does not wait, and is left out every second time, or, with nothing to
 watch and no other thread, up to `MAX_TURNS_WITHOUT_POLL` times in a row: a chain of `call_soon`s
 does not pay for a system call a link. It is made after something was sent or watched anew.
-
-While the loop runs, other threads do not touch the ready queue: `call_soon_threadsafe` appends to
-`_foreign`, a deque, which the next turn takes in. While it is at rest they do, under a lock that a
-run begins under. A wake-up is written only while `_polling` is set. The loop sets it *before* it
-looks at its queues for the last time, so whoever queues work either is seen by that look or sees
-the flag; signal handlers, which run between any two bytecodes, count as such.
 """
 
 import asyncio
-import os
 import sys
 import threading
 import time
@@ -26,19 +19,17 @@ from asyncio import events
 from asyncio.constants import DEBUG_STACK_DEPTH
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import Context
 from selectors import BaseSelector
-from typing import Any, TypeVarTuple, Unpack, cast
+from typing import Any, cast
 
-from .._timer_queue import TimerQueue
 from . import _registry
-from ._debug import check_callback, debug_by_default, report_slow, with_origin
-from ._handles import HANDLES_HAVE_LOCKS, Handle, ThreadSafeHandle, TimerHandle, run_of
+from ._callbacks import Callbacks
+from ._debug import report_slow
+from ._handles import Handle
 from ._poller import MAXIMUM_TIMEOUT, take_over
 from ._statistics import LoadMeter, LoopStatistics
 from ._watchers import Watcher, Watchers, fd_of
-
-Ts = TypeVarTuple("Ts")
 
 MAX_TURNS_WITHOUT_POLL = 8
 """Turns in a row that may leave out the poll while there is no descriptor to watch and no other
@@ -46,40 +37,26 @@ thread, which gets the interpreter when we poll. Otherwise it is one: a busy loo
 for seconds, and programs count on it that the loop polls while they `sleep(0)` twice."""
 
 
-class Scheduler(asyncio.AbstractEventLoop):
-    """Ready queue, timers and descriptor watchers of one loop.
-
-    Thread: the one that runs the loop, `call_soon_threadsafe` apart.
-    """
+class Scheduler(Callbacks):
+    """The turns of one loop, and the descriptors that it watches. Thread: the one that runs it."""
 
     __slots__ = (
-        "_debug", "_guarded", "_has_sent", "_held", "_polling", "_ready", "_statistics",
-        "_stopping", "_transports", "_turns_without_poll", "_watchers",
+        "_has_sent", "_held", "_statistics", "_stopping", "_transports", "_turns_without_poll",
+        "_watchers",
     )  # fmt: skip
-    """What turns, messages and connections look at: faster than in the dict, where the rest is."""
+    """As of `Callbacks`."""
 
     slow_callback_duration = 0.1
     """Seconds; in debug mode, callbacks that take longer are logged."""
 
-    _closed = True  # until the constructor has succeeded
-
     def __init__(self, selector: BaseSelector | None = None) -> None:
-        self._debug = debug_by_default()
-        self._forked = False
-        self._guarded = self._debug  # True sends the scheduling calls through their checks
+        super().__init__()
         self._stopping = False
-        self._thread_id: int | None = None
-        self._beginning = threading.RLock()  # reentrant, for signal handlers
         self._started_at: float | None = None
-        self._now: Callable[[], float] = time.monotonic  # unlike statistics', its time may be faked
         self._clock_resolution = time.get_clock_info("monotonic").resolution
 
-        self._ready: list[Handle] = []
-        self._foreign: deque[Handle] = deque()
-        self._timers: TimerQueue[TimerHandle] = TimerQueue()
-        self._polling = False
         self._has_sent: object = True  # since the last poll: bytes, or the end of a connection
-        self._held: list[Callable[[], None]] = []  # send what waits for the end of the turn
+        self._held: deque[Callable[[], None]] = deque()  # send what waits for the turn's end
         self._turns_without_poll = 0  # since the loop was made
         self._bare_context = Context()  # for callbacks of our own that look at no variable
 
@@ -90,144 +67,6 @@ class Scheduler(asyncio.AbstractEventLoop):
         self._wakeup = self._watchers.add_wakeup(lambda wakeup: wakeup.drain())
         self._closed = False
         _registry.loops.add(self)
-
-    # Scheduling callbacks
-
-    def call_soon(
-        self,
-        callback: Callable[[Unpack[Ts]], object],
-        *args: *Ts,
-        context: Context | None = None,
-    ) -> asyncio.Handle:
-        if self._guarded:
-            return self._call_soon_guarded(callback, args, context)
-        handle: Handle = Handle()
-        handle._callback = callback
-        handle._args = args
-        handle._context = copy_context() if context is None else context
-        handle._loop = self
-        self._ready.append(handle)
-        return handle
-
-    def call_soon_threadsafe(
-        self,
-        callback: Callable[[*Ts], object],
-        *args: *Ts,
-        context: Context | None = None,
-    ) -> asyncio.Handle:
-        handle: asyncio.Handle
-        if self._guarded:
-            handle = queued = self._make_handle(callback, args, context, "call_soon_threadsafe")
-        elif HANDLES_HAVE_LOCKS:
-            handle = ThreadSafeHandle(callback, args, self, context)
-            queued = run_of(handle)
-        else:
-            handle = queued = Handle()
-            queued._callback = callback
-            queued._args = args
-            queued._context = copy_context() if context is None else context
-            queued._loop = self
-        thread_id = self._thread_id
-        if thread_id is None:
-            self._queue_at_rest(queued)
-        elif thread_id == threading.get_ident():
-            self._ready.append(queued)
-        else:
-            self._foreign.append(queued)
-        if self._polling:
-            self._wakeup.wake()
-        return handle
-
-    def _queue_at_rest(self, handle: Handle) -> None:
-        """The loop does not run, or began just now: while it does not, one queue keeps order."""
-        with self._beginning:
-            self._check_closed()
-            if self._thread_id is None:
-                self._take_foreign()  # what was too late for the last run comes first
-                self._ready.append(handle)
-            else:
-                self._foreign.append(handle)
-
-    def _call_soon_serialized(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
-        """In the order of these calls, whichever threads make them: one queue takes them all."""
-        self._foreign.append(cast(Handle, asyncio.Handle(callback, args, self)))
-        if self._polling:
-            self._wakeup.wake()
-
-    def call_later(
-        self,
-        delay: float,
-        callback: Callable[[*Ts], object],
-        *args: *Ts,
-        context: Context | None = None,
-    ) -> asyncio.TimerHandle:
-        if delay is None:
-            raise TypeError("delay must not be None: give the seconds to wait")
-        return self._add_timer(self._now() + delay, callback, args, context)
-
-    def call_at(
-        self,
-        when: float,
-        callback: Callable[[*Ts], object],
-        *args: *Ts,
-        context: Context | None = None,
-    ) -> asyncio.TimerHandle:
-        if when is None:
-            raise TypeError("when must not be None: give a time of loop.time()'s clock")
-        return self._add_timer(when, callback, args, context)
-
-    def _add_timer(
-        self,
-        when: float,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        context: Context | None,
-    ) -> TimerHandle:
-        if self._guarded:
-            timer = self._make_timer(when, callback, args, context)
-        else:
-            timer = TimerHandle()
-            timer._callback = callback
-            timer._args = args
-            timer._context = copy_context() if context is None else context
-            timer._when = when
-            timer._loop = self
-        self._timers.push(when, timer)
-        return timer
-
-    def time(self) -> float:
-        return self._now()
-
-    def _make_handle(
-        self, callback: Callable[..., object], args: tuple[Any, ...], context: Any, caller: str
-    ) -> Handle:
-        """asyncio's own handle, which remembers its origin. RuntimeError on a dead loop."""
-        self._check_closed()
-        check_callback(callback, caller)
-        kind = ThreadSafeHandle if caller == "call_soon_threadsafe" else asyncio.Handle
-        return with_origin(kind(callback, args, self, context), __file__)
-
-    def _make_timer(
-        self, when: float, callback: Callable[..., object], args: tuple[Any, ...], context: Any
-    ) -> TimerHandle:
-        """asyncio's own timer handle, which remembers its origin. RuntimeError on a dead loop."""
-        self._check_closed()
-        self._check_thread()
-        check_callback(callback, "call_at")
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        return cast(TimerHandle, with_origin(timer, __file__))
-
-    def _call_soon_guarded(
-        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
-    ) -> asyncio.Handle:
-        if self._debug:
-            self._check_thread()
-        handle = self._make_handle(callback, args, context, "call_soon")
-        self._ready.append(handle)
-        return handle
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        self._timers.note_cancelled()  # called by the handle
 
     # Watching descriptors
 
@@ -372,21 +211,19 @@ class Scheduler(asyncio.AbstractEventLoop):
 
     def _send_held(self) -> None:
         while self._held:
-            held, self._held = self._held, []
-            for send in held:
-                send()
+            self._held.popleft()()
 
     def _time_to_next_timer(self, now: float) -> float | None:
-        due = self._timers.next_due()
-        if due is None:
-            return None
+        due: float | None
+        heap: list[tuple[float, int, Any]] = self._timers.heap
+        if heap and heap[0][2]._callback is not None and not self._timers.inbox:
+            due = heap[0][0]  # what `next_due` would say, two calls later
+        else:
+            due = self._timers.next_due()
+            if due is None:
+                return None
         wait = due - (now if self._now is time.monotonic else self._now())
         return 0.0 if wait < 0.0 else min(wait, MAXIMUM_TIMEOUT)
-
-    def _take_foreign(self) -> None:
-        foreign = self._foreign
-        for _ in range(len(foreign)):  # and no more, however fast others add to it
-            self._ready.append(foreign.popleft())
 
     def _due_timers(self, now: float) -> list[Handle]:
         due = self._timers.pop_due(now + self._clock_resolution)
@@ -452,12 +289,6 @@ class Scheduler(asyncio.AbstractEventLoop):
         if self._polling:  # called by a signal handler, or by another thread
             self._wakeup.wake()
 
-    def is_running(self) -> bool:
-        return self._thread_id is not None
-
-    def is_closed(self) -> bool:
-        return self._closed
-
     def close(self) -> None:
         with self._beginning:
             if self._thread_id is not None and not self._forked:
@@ -478,10 +309,7 @@ class Scheduler(asyncio.AbstractEventLoop):
         self._beginning = threading.RLock()  # another thread may have had it
         self._watchers.disown()
 
-    # Debug mode and misuse
-
-    def get_debug(self) -> bool:
-        return self._debug
+    # Debug mode
 
     def set_debug(self, enabled: bool) -> None:
         self._debug = enabled
@@ -491,26 +319,3 @@ class Scheduler(asyncio.AbstractEventLoop):
 
     def _track_coroutine_origins(self, enabled: bool) -> None:
         sys.set_coroutine_origin_tracking_depth(DEBUG_STACK_DEPTH if enabled else 0)
-
-    def _check_closed(self) -> None:
-        if self._closed:
-            raise RuntimeError("Event loop is closed")
-        if self._forked:
-            raise RuntimeError(
-                f"{self!r} belongs to the parent of this process (pid {os.getppid()}): an event "
-                "loop does not survive a fork, make a new one in the child"
-            )
-
-    def _check_running(self) -> None:
-        if self.is_running():
-            raise RuntimeError("This event loop is already running")
-        if events._get_running_loop() is not None:
-            raise RuntimeError("Cannot run the event loop while another loop is running")
-
-    def _check_thread(self) -> None:
-        """As in asyncio: a call from another thread can be told only while the loop runs."""
-        if self._thread_id is not None and threading.get_ident() != self._thread_id:
-            raise RuntimeError(
-                "Non-thread-safe operation invoked on an event loop other than the current one: "
-                "use call_soon_threadsafe() from other threads"
-            )
