@@ -50,7 +50,7 @@ class Callbacks(asyncio.AbstractEventLoop):
         self._thread_id: int | None = None  # while it runs
         self._beginning = threading.RLock()  # reentrant, for signal handlers
         self._now: Callable[[], float] = time.monotonic  # unlike statistics', its time may be faked
-        self._ready: list[Handle] = []
+        self._ready: deque[Handle] = deque()
         self._foreign: deque[Handle] = deque()
         self._timers: TimerQueue[TimerHandle] = TimerQueue()
         self._polling = False

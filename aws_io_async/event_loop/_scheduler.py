@@ -143,7 +143,8 @@ class Scheduler(Callbacks):
 
     def _run_turns(self) -> None:
         statistics, load = self._statistics, self._load
-        foreign, timers, new_timers = self._foreign, self._timers.heap, self._timers.inbox
+        ready, foreign = self._ready, self._foreign
+        timers, new_timers = self._timers.heap, self._timers.inbox
         fresh, poll = self._watchers.fresh, self._watchers.poll
         readers, writers = self._watchers.readers, self._watchers.writers
         dispatch, failed = self._watchers.dispatch, self._callback_failed
@@ -155,7 +156,6 @@ class Scheduler(Callbacks):
                 self._take_foreign()
             if new_timers:
                 self._timers.settle()
-            ready = self._ready
             skip: Any = ready and not (fresh or self._has_sent)
             if skip and skipped:
                 if skipped == 1:  # the only reader is the wakeup; of another we would know: fresh
@@ -170,42 +170,46 @@ class Scheduler(Callbacks):
                 self._has_sent = False
                 if fresh:
                     fresh.clear()
-                self._polling = True
-                if ready or foreign or self._stopping:
+                statistics.polls += 1
+                if ready:
                     events = poll(0)
                 else:
-                    asleep = load.asleep_since = now()
-                    events = poll(self._time_to_next_timer(asleep) if timers else None)
-                    awake = now()
-                    load.asleep_since = None
-                    statistics.idle_seconds += awake - asleep
-                    if awake > load.due:
-                        load.sample(asleep, awake, self._started_at)
-                self._polling = False
-                statistics.polls += 1
-                statistics.events += len(events)
+                    self._polling = True
+                    if ready or foreign or self._stopping:  # by now
+                        events = poll(0)
+                    else:
+                        asleep = load.asleep_since = now()
+                        events = poll(self._time_to_next_timer(asleep) if timers else None)
+                        awake = now()
+                        load.asleep_since = None
+                        statistics.idle_seconds += awake - asleep
+                        if awake > load.due:
+                            load.sample(asleep, awake, self._started_at)
+                    self._polling = False
             # Told before anything runs: what becomes due meanwhile, or is made, has its turn later.
             due = None
             if timers and timers[0][0] < (clock := time_of_timers()) + resolution:
                 due = self._due_timers(clock)
             try:
                 if ready:
-                    self._ready = []
                     self._run(ready)
                     if self._held:
                         self._send_held()
                 if events:
+                    statistics.events += len(events)
                     if self._debug:
                         self._watchers.dispatch_timed(events, failed, self._report_if_slow)
                     else:
                         dispatch(events, failed)
+                    if self._held:
+                        self._send_held()
             except BaseException:
-                self._ready.extend(due or ())
+                ready.extend(due or ())
                 raise
             if due:
                 self._run(due)
-            if self._held:
-                self._send_held()
+                if self._held:
+                    self._send_held()
             if self._stopping:
                 return
 
@@ -225,24 +229,25 @@ class Scheduler(Callbacks):
         wait = due - (now if self._now is time.monotonic else self._now())
         return 0.0 if wait < 0.0 else min(wait, MAXIMUM_TIMEOUT)
 
-    def _due_timers(self, now: float) -> list[Handle]:
+    def _due_timers(self, now: float) -> deque[Handle]:
         due = self._timers.pop_due(now + self._clock_resolution)
         self._statistics.note_lag(now - due[0].when())
-        return cast(list[Handle], due)
+        return cast(deque[Handle], deque(due))
 
-    def _run(self, batch: list[Handle]) -> None:
-        """Run callbacks, in order. One that raises stops no other."""
+    def _run(self, batch: deque[Handle]) -> None:
+        """Run callbacks, in order, but none that come meanwhile. One that raises stops no other."""
         handle: Any
         callback: Any
         args: Any
-        batch.reverse()  # not a loop over the list, which would keep alive what has had its turn
+        last: Any = batch[-1]
         try:
             if self._debug:
-                while batch:
-                    self._run_slowly(batch.pop())
+                for _ in range(len(batch)):
+                    self._run_slowly(batch.popleft())
                 return
-            while batch:
-                handle = batch.pop()
+            handle = None
+            while handle is not last:
+                handle = batch.popleft()
                 callback = handle._callback
                 if callback is None:  # cancelled
                     continue
@@ -259,9 +264,10 @@ class Scheduler(Callbacks):
                 except BaseException as exc:
                     self._callback_failed(handle, exc)
             # A traceback that is kept keeps this frame: it must not keep what ran here as well.
-            handle = callback = args = None
+            handle = callback = args = last = None
         except BaseException:
-            self._ready[:0] = reversed(batch)  # those without a turn yet keep their place
+            if batch is not self._ready:  # timers without a turn yet come first in the next one
+                self._ready.extendleft(reversed(batch))
             raise
 
     def _run_slowly(self, handle: asyncio.Handle) -> None:
