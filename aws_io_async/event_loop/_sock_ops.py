@@ -23,7 +23,8 @@ _NOT_NOW = (BlockingIOError, InterruptedError)
 
 
 def _check(loop: Scheduler, sock: socket.socket) -> None:
-    check_not_ssl(sock)
+    if isinstance(sock, ssl.SSLSocket):
+        check_not_ssl(sock)
     if loop._debug and sock.gettimeout() != 0:
         raise ValueError("the socket must be non-blocking")
 
@@ -37,25 +38,27 @@ def check_not_ssl(sock: socket.socket) -> None:
 async def _readable(loop: Scheduler, sock: socket.socket) -> None:
     """Wait until `sock` is readable; as in asyncio, one waiter a socket and direction."""
     fd = sock.fileno()
-    loop._check_no_transport(fd)
+    if fd in loop._transports:  # the last one's, perhaps
+        loop._check_no_transport(fd)
     future: asyncio.Future[None] = loop.create_future()
     watcher = loop._add_reader(fd, wake, future, context=loop._bare_context)
     try:
         await future
     finally:
-        loop._remove_reader(fd, only=watcher)
+        loop._watchers.remove_reader(fd, watcher)
 
 
 async def wait_writable(loop: Scheduler, sock: socket.socket) -> None:
     """Wait until `sock` is writable; as in asyncio, one waiter a socket and direction."""
     fd = sock.fileno()
-    loop._check_no_transport(fd)
+    if fd in loop._transports:  # the last one's, perhaps
+        loop._check_no_transport(fd)
     future: asyncio.Future[None] = loop.create_future()
     watcher = loop._add_writer(fd, wake, future, context=loop._bare_context)
     try:
         await future
     finally:
-        loop._remove_writer(fd, only=watcher)
+        loop._watchers.remove_writer(fd, watcher)
 
 
 def wake(future: "asyncio.Future[None]") -> None:
