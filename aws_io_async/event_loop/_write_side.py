@@ -91,7 +91,7 @@ class WriteSide(asyncio.Transport):
             return
         loop = self._loop
         if loop._has_sent is self:
-            self._begin_to_merge()
+            self._begin_to_merge(size)
         loop._has_sent = self
         send = self._send  # to call what is no method as if it were one takes 30 ns more
         try:
@@ -159,9 +159,9 @@ class WriteSide(asyncio.Transport):
         self._keep(snapshot(data, 0))
         self._flow.grown(self._backlog_size)
 
-    def _begin_to_merge(self) -> None:
-        """From the next write on, if what is held may be in the backlog without a pause."""
-        if self._flow_control is None or self._flow_control.high >= MAX_HELD:
+    def _begin_to_merge(self, size: int) -> None:
+        """From the next write on, if writes are small and may be in the backlog without a pause."""
+        if size < MAX_HELD and (self._flow_control is None or self._flow_control.high >= MAX_HELD):
             self._merges = True
             self._direct = False
 
