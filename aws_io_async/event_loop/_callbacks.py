@@ -207,6 +207,12 @@ class Callbacks(asyncio.AbstractEventLoop):
     def is_closed(self) -> bool:
         return self._closed
 
+    def _disown(self) -> None:
+        """This process is a forked child: the loop is its parent's."""
+        self._forked = self._guarded = True
+        self._polling = False  # nobody of this process is to wake it
+        self._beginning = threading.RLock()  # another thread may have had it
+
     def _check_closed(self) -> None:
         if self._closed:
             raise RuntimeError("Event loop is closed")

@@ -309,10 +309,7 @@ class Scheduler(Callbacks):
         self._wakeup.close()
 
     def _disown(self) -> None:
-        """This process is a forked child: the loop is its parent's."""
-        self._forked = self._guarded = True
-        self._polling = False  # nobody of this process is to wake it
-        self._beginning = threading.RLock()  # another thread may have had it
+        super()._disown()
         self._watchers.disown()
 
     # Debug mode
