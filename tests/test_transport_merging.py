@@ -157,6 +157,40 @@ async def test_what_was_written_comes_before_what_is_done_then(
 
 
 @ours_and_asyncios
+@pytest.mark.parametrize("end", ENDS)
+async def test_what_was_written_fails_before_what_is_done_then(end: Callable[[Any], None]) -> None:
+    protocol = Recorder()
+    async with connection(protocol, unix_pair) as (transport, far):
+        await begin_to_merge(transport, far)
+        far.close()
+
+        def write_and_end() -> None:
+            transport.write(b"one")
+            transport.write(b"two")
+            end(transport)
+
+        await in_one_turn(write_and_end)
+        await protocol.has("lost")
+    assert protocol.events.count("lost") == 1
+    assert protocol.lost_with is None or isinstance(protocol.lost_with, BrokenPipeError)
+
+
+@ours_and_asyncios
+async def test_a_file_that_follows_a_write_that_fails_is_not_sent() -> None:
+    protocol = Recorder()
+    async with connection(protocol, unix_pair) as (transport, far):
+        await begin_to_merge(transport, far)
+        far.close()
+        with tempfile.TemporaryFile() as file:
+            file.write(b"file")
+            file.seek(0)
+            transport.write(b"he")
+            transport.write(b"ad")
+            with pytest.raises((RuntimeError, OSError)):
+                await asyncio.get_running_loop().sendfile(transport, file)
+
+
+@ours_and_asyncios
 async def test_a_file_follows_what_was_written() -> None:
     protocol = Recorder()
     async with connection(protocol) as (transport, far):

@@ -122,9 +122,11 @@ class Scheduler(Callbacks):
             )
             events._set_running_loop(self)
             self._wakeup.drain()  # the run before may have been cut off with one in its hands
-            self._run_turns()
+            try:
+                self._run_turns()
+            finally:
+                self._send_held()  # an exception may have ended the turn
         finally:
-            self._send_held()
             self._stopping = False
             self._polling = False
             self._load.asleep_since = None

@@ -249,10 +249,10 @@ class SocketTransport(WriteSide):
     # Closing
 
     def close(self) -> None:
+        if self._held:
+            self._send_held()  # which may find that the peer has gone
         if self._state is not OPEN:
             return
-        if self._held:
-            self._send_held()
         if not self._backlog:
             self._finish(None)
         else:

@@ -246,9 +246,9 @@ class WriteSide(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
+        self._send_held()  # which may find that the peer has gone
         if self.is_closing() or self._write_ended:
             return
-        self._send_held()
         self._write_ended = True
         self._update_direct()
         if not self._backlog and self._flushed is None:
@@ -276,7 +276,8 @@ class WriteSide(asyncio.Transport):
         return self._flow.low, self._flow.high
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        self._end_merging()
+        if self._merges:
+            self._end_merging()
         self._flow.set_limits(high, low, self._backlog_size)
 
     def _hold_writes(self) -> "asyncio.Future[None]":
