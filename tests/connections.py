@@ -26,10 +26,15 @@ async def connection(
         with far:
             yield transport, far
     finally:
-        if "lost" not in protocol.events:
-            transport.abort()
-        await protocol.has("lost")
-        await asyncio.sleep(0)
+        await ended(transport, protocol)
+
+
+async def ended(transport: Any, protocol: Any) -> None:
+    """Abort a recorder's connection if it is still there, and wait until it is gone."""
+    if "lost" not in protocol.events:
+        transport.abort()
+    await protocol.has("lost")
+    await asyncio.sleep(0)
 
 
 async def read_to_end(sock: socket.socket) -> bytes:

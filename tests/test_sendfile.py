@@ -14,6 +14,8 @@ import pytest
 import trustme
 
 from aws_io_async import EventLoop
+from tests import connections
+from tests.connections import read_to_end
 from tests.recorders import Recorder
 
 # uvloop has no sendfile.
@@ -32,24 +34,9 @@ def file(tmp_path: Path) -> Iterator[Any]:
 
 @asynccontextmanager
 async def connection() -> AsyncIterator[tuple[Any, Recorder, socket.socket]]:
-    near, far = socket.socketpair()
-    far.setblocking(False)
-    transport, protocol = await asyncio.get_running_loop().create_connection(Recorder, sock=near)
-    try:
-        with far:
-            yield transport, protocol, far
-    finally:
-        if "lost" not in protocol.events:
-            transport.abort()
-        await protocol.until(lambda: "lost" in protocol.events)
-        await asyncio.sleep(0)
-
-
-async def read_to_end(sock: socket.socket) -> bytes:
-    received = bytearray()
-    while data := await asyncio.get_running_loop().sock_recv(sock, 1 << 20):
-        received += data
-    return bytes(received)
+    protocol = Recorder()
+    async with connections.connection(protocol, connections.unix_pair) as (transport, far):
+        yield transport, protocol, far
 
 
 async def begun(coroutine: Any) -> "asyncio.Task[Any]":

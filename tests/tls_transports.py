@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trustme
 
+from tests.connections import ended
 from tests.recorders import BufferedRecorder, Recorder
 from tests.socket_tools import tcp_pair
 
@@ -158,10 +159,7 @@ async def connection(
         try:
             yield transport, far
         finally:
-            if "lost" not in protocol.events:
-                transport.abort()
-            await protocol.has("lost")
-            await asyncio.sleep(0)
+            await ended(transport, protocol)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from typing import Any, TypeVarTuple, Unpack, cast
 from .._timer_queue import TimerQueue
 from ._debug import check_callback, debug_by_default, with_origin
 from ._handles import HANDLES_HAVE_LOCKS, Handle, ThreadSafeHandle, TimerHandle, run_of
-from ._wakeup import Event, Pair
+from ._watchers import Wakeup
 
 Ts = TypeVarTuple("Ts")
 
@@ -40,7 +40,7 @@ class Callbacks(asyncio.AbstractEventLoop):
     __slots__ = ("_debug", "_guarded", "_now", "_polling", "_ready", "_timers")
     """What each turn or callback looks at: faster than in the dict, where the rest is."""
 
-    _wakeup: Event | Pair
+    _wakeup: Wakeup
     _closed = True  # until the constructor has succeeded
 
     def __init__(self) -> None:
