@@ -228,6 +228,32 @@ async def test_after_shutdown_nothing_is_left(make: Make) -> None:
         resolver.purge_cache()
 
 
+async def test_the_tasks_of_a_lookup_are_its_own_to_end(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = Tally()
+
+    async def ask(family: str) -> str:
+        try:
+            asked.add()
+            return await asyncio.get_running_loop().create_future() or ""
+        except asyncio.CancelledError:  # the answer had come already, and is a bad one
+            raise OSError(f"no {family}") from None
+
+    async def lookup(host: str) -> list[str]:
+        return await asyncio.gather(ask("A"), ask("AAAA"))
+
+    resolver = make(lookup)
+    waiting = asyncio.ensure_future(resolver.resolve_host("example.test"))
+    await asked.reaches(2)
+    resolver.shutdown()
+    with pytest.raises(DnsError, match="the resolver was shut down"):
+        await waiting
+    for thread in resolver_threads():
+        thread.join(10)
+    assert not caplog.records
+
+
 async def test_what_was_not_begun_at_shutdown_is_not_begun_any_more(make: Make) -> None:
     lookup = Lookup(["10.0.0.1"])
     lookup.hold()

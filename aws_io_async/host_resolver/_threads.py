@@ -134,6 +134,11 @@ class ResolverThreads(Generic[K]):
 
     async def _until_stopped(self) -> None:
         await self._stopped.wait()
+        # Each lookup ends the tasks that it has made. Left to the runner, they would be cancelled
+        # beside it, and one that fails instead would be reported as nobody's.
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks)
 
     def _start_task(self, key: K, lookup: Lookup) -> None:
         task = self._loop.create_task(self._run_coroutine(key, lookup), context=Context())
