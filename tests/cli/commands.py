@@ -102,13 +102,16 @@ class Running:
 
 @contextmanager
 def running(*arguments: str | Path) -> Iterator[Running]:
-    """A command that is killed at the end of the block, if it has not ended by then."""
+    """A command that is told to end at the end of the block, if it has not done so by then."""
     command = Running(*arguments)
     try:
         yield command
     finally:
-        command.process.kill()
-        command.process.communicate()
+        command.process.terminate()  # it may have files to clean up
+        try:
+            command.process.communicate(timeout=PATIENCE)
+        finally:
+            command.process.kill()
 
 
 class Terminal:
