@@ -241,7 +241,7 @@ async def test_the_tasks_of_a_lookup_are_its_own_to_end(
             raise OSError(f"no {family}") from None
 
     async def lookup(host: str) -> list[str]:
-        return await asyncio.gather(ask("A"), ask("AAAA"))
+        return [*await asyncio.gather(ask("A"), ask("AAAA"))]
 
     resolver = make(lookup)
     waiting = asyncio.ensure_future(resolver.resolve_host("example.test"))
