@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from aws_io_async.errors import DnsError, ErrorCode, InvalidStateError
+from aws_io_async.event_loop.entry import new_event_loop
 from aws_io_async.host_resolver import HostResolutionConfig, HostResolver
-from aws_io_async.host_resolver._threads import MAX_WORKERS, NAME
+from aws_io_async.host_resolver._threads import MAX_WORKERS, NAME, ResolverThreads
 from tests.lookups import Lookup, Make, addresses, at_once, making_resolvers, resolver_threads
 from tests.tally import Tally
 from tests.test_fork import in_child
@@ -252,6 +253,30 @@ async def test_the_tasks_of_a_lookup_are_its_own_to_end(
     for thread in resolver_threads():
         thread.join(10)
     assert not caplog.records
+
+
+@ours
+def test_a_lookup_that_is_due_as_the_threads_end() -> None:
+    begun = []
+    ended = []
+
+    async def lookup(host: str) -> list[str]:
+        begun.append(host)
+        return ["10.0.0.1"]
+
+    threads: ResolverThreads[str] = ResolverThreads(
+        new_event_loop, lambda key: True, lambda *outcome: ended.append(outcome)
+    )
+    gate = threading.Event()
+    threads.call(gate.wait)  # so that what follows comes to pass in one turn
+    threads.stop()
+    threads.call(lambda: threads.submit("key", (lookup, "example.test"), urgent=True))
+    gate.set()
+    for thread in resolver_threads():
+        thread.join(10)
+        assert not thread.is_alive()
+    assert not begun
+    assert not ended  # and no thread has died of it: that would be a warning
 
 
 async def test_what_was_not_begun_at_shutdown_is_not_begun_any_more(make: Make) -> None:

@@ -138,7 +138,8 @@ class ResolverThreads(Generic[K]):
         # beside it, and one that fails instead would be reported as nobody's.
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks)
+        # One that has not begun yet is cancelled for good, and no reason to stop waiting.
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _start_task(self, key: K, lookup: Lookup) -> None:
         task = self._loop.create_task(self._run_coroutine(key, lookup), context=Context())
