@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from aws_io_async._bench._load import find_loads, read_wrk
-from aws_io_async._bench._processes import ProcessError
+from aws_io_async._bench._processes import ProcessError, running
 from tests.bench_runs import SHORT, bench, measured
+from tests.cli.servers import serving
 
 COMPILER = shutil.which("cc")
 
@@ -90,6 +91,25 @@ def test_the_load_in_python_can_do_all_that_the_other_can(tmp_path: Path) -> Non
     assert len(found) == 17
     for samples in found.values():
         assert samples["aws_io_async"][0]["value"] > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells another's CPU time")
+@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_compiler), False])
+def test_it_goes_on_until_the_server_has_had_a_turn(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    """Another process answers here, so that the one that is looked at need not."""
+    if not compiled:
+        monkeypatch.setenv("CC", "no-such-compiler")
+    starved = "import time\nprint()\ntime.sleep(0.5)\nwhile True: pass"
+    with ExitStack() as stack:
+        loads = find_loads(stack)
+        port = stack.enter_context(serving())
+        server = stack.enter_context(running("a server", [sys.executable, "-uc", starved], None))
+        server.line()
+        found = loads.run("tcp", port, 1, 100, 0.01, server, None)
+    assert found.cpu is not None
+    assert found.cpu > 0
 
 
 def test_what_wrk_says() -> None:

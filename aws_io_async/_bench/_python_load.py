@@ -158,7 +158,12 @@ class Load:
         self.last = looked = time.perf_counter()
         cpu: float | None = None
         started, until = 0.0, self.last + warm_up
-        while (now := time.perf_counter()) < until or not started or not self.latencies:
+        while (
+            (now := time.perf_counter()) < until
+            or not started
+            or not self.latencies
+            or (cpu is not None and cpu_seconds(server) == cpu)  # it has had no turn
+        ):
             if not started and now >= until:
                 cpu = cpu_seconds(server) if server else None
                 started, until = now, now + seconds

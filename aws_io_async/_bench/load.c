@@ -366,7 +366,8 @@ static void run(int count, double seconds, double warm_up, pid_t process)
         push(&connections[i]);
     }
     int64_t from = (last_operation = now()) + (int64_t)(warm_up * 1e9), time;
-    while (!measuring || !operations || now() - began < seconds * 1e9) {
+    while (!measuring || !operations || now() - began < seconds * 1e9 ||
+           (has_cpu && clock_ns(cpu) == cpu_before)) { /* the server has had no turn */
         time = now();
         if (!measuring && time >= from) {
             measuring = true;
